@@ -1,0 +1,195 @@
+"""Functionals: value, proximal map, and what follows from them (conjugate prox by Moreau, PnP)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError, PriorloomError
+from .space import Space
+
+
+class Functional(nn.Module):
+    """``f: X -> R`` on tensors ``[..., *space.shape]``.
+
+    Subclasses write what exists of ``_value``, ``_prox``, ``_gradient`` and ``_conjugate``, and say so in the class attributes.
+
+    Parameters
+    ----------
+    space
+        The Space of one element.
+    """
+
+    has_value: ClassVar[bool] = True
+    """Whether ``f(x)`` exists; a plug-and-play denoiser has none."""
+    is_convex: ClassVar[bool] = True
+    """Whether f is convex; then its prox is nonexpansive and Moreau's identity holds."""
+    has_conjugate: ClassVar[bool] = False
+    """Whether ``conjugate`` gives the value of f*; the primal-dual gap needs it."""
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space = space
+
+    # What a plugin writes.
+
+    def _value(self, x: Tensor) -> Tensor:
+        raise PriorloomError(f"{type(self).__name__} has no value")
+
+    def _prox(self, x: Tensor, step: Tensor) -> Tensor:
+        raise PriorloomError(
+            f"{type(self).__name__} has no proximal map",
+            cure="use it in an operator term with a method that takes gradients",
+        )
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        raise PriorloomError(f"{type(self).__name__} has no gradient", cure="use a proximal method")
+
+    def _conjugate(self, z: Tensor) -> Tensor:
+        raise PriorloomError(f"{type(self).__name__} has no conjugate value")
+
+    def gradient_lipschitz(self) -> float | None:
+        """Lipschitz constant of the gradient; None where f is not smooth."""
+        return None
+
+    # What everybody calls.
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``f(x)``, one value per batch element."""
+        self.space.check(x, f"input of {type(self).__name__}")
+        return self._value(x)
+
+    def prox(self, x: Tensor, step: float | Tensor) -> Tensor:
+        """``argmin_u f(u) + |u - x|^2 / (2 step)``; `step` is a number or one number per batch element."""
+        self.space.check(x, f"input of the prox of {type(self).__name__}")
+        return self._prox(x, _per_element(step, x, self.space))
+
+    def prox_conjugate(self, z: Tensor, step: float | Tensor) -> Tensor:
+        """``prox_{step f*}(z) = z - step prox_{f / step}(z / step)`` (Moreau)."""
+        self.space.check(z, f"input of the conjugate prox of {type(self).__name__}")
+        s = _per_element(step, z, self.space)
+        return z - s * self._prox(z / s, 1 / s)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """``grad f(x)``."""
+        self.space.check(x, f"input of the gradient of {type(self).__name__}")
+        return self._gradient(x)
+
+    def conjugate(self, z: Tensor) -> Tensor:
+        """``f*(z) = sup_x Re <z, x> - f(x)``, one value per batch element (infinite outside its domain)."""
+        self.space.check(z, f"input of the conjugate of {type(self).__name__}")
+        return self._conjugate(z)
+
+
+def _per_element(step: float | Tensor, x: Tensor, space: Space) -> Tensor:
+    """`step` as a real tensor that broadcasts against `x`."""
+    s = torch.as_tensor(step, dtype=space.real_dtype, device=x.device)
+    return space.expand(s) if s.ndim else s
+
+
+class Zero(Functional):
+    """``f = 0``."""
+
+    has_conjugate = True
+
+    def _value(self, x: Tensor) -> Tensor:
+        return x.new_zeros(self.space.batch_shape(x), dtype=self.space.real_dtype)
+
+    def _prox(self, x: Tensor, step: Tensor) -> Tensor:
+        return x
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+    def _conjugate(self, z: Tensor) -> Tensor:
+        zero = z.new_zeros((), dtype=self.space.real_dtype)
+        return torch.where(self.space.norm(z) > 0, zero + torch.inf, zero)
+
+    def gradient_lipschitz(self) -> float | None:
+        """0."""
+        return 0.0
+
+
+class LeastSquares(Functional):
+    """``f(z) = 0.5 |z - y|^2``: the data term of Gaussian noise.
+
+    Parameters
+    ----------
+    space
+        The range of the forward operator.
+    y
+        The measurement, ``[..., *space.shape]``.
+    """
+
+    has_conjugate = True
+
+    def __init__(self, space: Space, y: Tensor) -> None:
+        super().__init__(space)
+        space.check(y, "measurement")
+        self.register_buffer("y", y)
+        self.y: Tensor
+
+    def _value(self, x: Tensor) -> Tensor:
+        return 0.5 * self.space.norm(x - self.y) ** 2
+
+    def _prox(self, x: Tensor, step: Tensor) -> Tensor:
+        return (x + step * self.y) / (1 + step)
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        return x - self.y
+
+    def _conjugate(self, z: Tensor) -> Tensor:
+        return 0.5 * self.space.norm(z) ** 2 + self.space.inner(z, self.y).real
+
+    def gradient_lipschitz(self) -> float | None:
+        """1."""
+        return 1.0
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Anything that removes white Gaussian noise of standard deviation `sigma` from ``[..., *shape]``."""
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """The denoised `x`, of the same shape, dtype and device; `sigma` is a tensor that broadcasts against `x`."""
+        ...
+
+
+class PnP(Functional):
+    """A denoiser as the prox of a functional that has no value: plug-and-play (Venkatakrishnan et al., 2013).
+
+    ``prox(x, step) = D(x, sigma)``. The denoiser's strength is `sigma`, not the step: the step of the algorithm
+    then only weighs the data, as in the plug-and-play literature.
+
+    Parameters
+    ----------
+    space
+        The Space of one image.
+    denoiser
+        The denoiser in the slot.
+    sigma
+        Its noise level, in the units of the image.
+    """
+
+    has_value = False
+    is_convex = False
+
+    def __init__(self, space: Space, denoiser: Denoiser, sigma: float) -> None:
+        super().__init__(space)
+        if not sigma > 0:
+            raise InputError("sigma of a denoiser", expected="a positive number", got=sigma)
+        self.denoiser = denoiser
+        self.sigma = sigma
+
+    def _prox(self, x: Tensor, step: Tensor) -> Tensor:
+        sigma = torch.as_tensor(self.sigma, dtype=self.space.real_dtype, device=x.device)
+        result = self.denoiser(x, sigma)
+        if result.shape != x.shape or result.dtype != x.dtype:
+            raise InputError(
+                f"output of the denoiser {type(self.denoiser).__name__}",
+                expected=f"{list(x.shape)} {x.dtype}",
+                got=f"{list(result.shape)} {result.dtype}",
+            )
+        return result

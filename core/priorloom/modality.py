@@ -1,0 +1,143 @@
+"""Modality, Case, Scan and Reader: what is measured, and how it comes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .errors import InputError
+from .operator import LinearOperator
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to reconstruct.
+
+    Parameters
+    ----------
+    name
+        Short and unique within a comparison; it becomes a folder name.
+    modality
+        "ct", "mri" or a plugin's.
+    operator
+        The forward operator A.
+    measurement
+        y, ``operator.range.shape``.
+    truth
+        x, ``operator.domain.shape``, or None.
+    noise_std
+        Standard deviation of the noise per entry of y (complex: of the modulus), or None when unknown.
+    metadata
+        Facts for the report (dose, acceleration, source ...); plain values.
+    """
+
+    name: str
+    modality: str
+    operator: LinearOperator
+    measurement: Tensor
+    truth: Tensor | None = None
+    noise_std: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        A = self.operator
+        A.range.check(self.measurement, f"measurement of case '{self.name}'")
+        if self.truth is not None:
+            A.domain.check(self.truth, f"truth of case '{self.name}'")
+        for what, tensor in (("measurement", self.measurement), ("truth", self.truth)):
+            if tensor is not None and not bool(tensor.isfinite().all()):
+                bad = int((~tensor.isfinite()).sum())
+                raise InputError(
+                    f"{what} of case '{self.name}'", expected="finite values", got=f"{bad} NaN or infinite"
+                )
+
+    def scaled(self, scale: float) -> Case:
+        """The same case with the image (and so the measurement and the noise) divided by `scale`."""
+        return replace(
+            self,
+            measurement=self.measurement / scale,
+            truth=None if self.truth is None else self.truth / scale,
+            noise_std=None if self.noise_std is None else self.noise_std / scale,
+        )
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a reader returns: a measurement and the name and parameters of the operator that made it.
+
+    The host builds the operator through the registry, so that a reader needs no operator plugin and
+    ``--set operator.KEY=VALUE`` can correct what the file says.
+    """
+
+    modality: str
+    operator: str
+    parameters: Mapping[str, Any]
+    measurement: np.ndarray[Any, Any]
+    truth: np.ndarray[Any, Any] | None = None
+    noise_std: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A file format.
+
+    Parameters
+    ----------
+    name, summary
+        Plain name, and one line of help.
+    suffixes
+        Lower-case file name endings that it claims, with the dot.
+    recognises
+        Whether the file is of this format, by a cheap look at its content; called for claimed suffixes only.
+    read
+        ``read(path, *, ...) -> Scan``; its keyword-only arguments are the options ``input.*``. Raises only ReaderError.
+    """
+
+    name: str
+    summary: str
+    suffixes: tuple[str, ...]
+    recognises: Callable[[Path], bool]
+    read: Callable[..., Scan]
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A kind of measurement: units, normalisation, metrics convention, default methods and cases.
+
+    Parameters
+    ----------
+    name, title, units
+        "ct", "X-ray CT", "1/mm".
+    methods
+        Names of the pipelines that ``compare`` runs by default, the direct one first.
+    scale
+        ``scale(case) -> float``: the one normalisation; images are divided by it inside, multiplied by it on output.
+    noise_std
+        ``noise_std(case) -> float``: the noise level estimated from the measurement alone.
+    data_range
+        ``data_range(truth) -> float`` for PSNR and SSIM, of the real image that is shown.
+    display
+        ``display(image) -> image``: real image that is shown and measured (the magnitude for MRI).
+    cases
+        ``cases(registry, operator, *, seed, ...) -> list[Case]``: simulated cases; `operator` is the mapping of ``operator.*``
+        settings (with an optional ``name``), and the further keyword-only arguments are the settings ``case.*``.
+    """
+
+    name: str
+    title: str
+    units: str
+    methods: tuple[str, ...]
+    scale: Callable[[Case], float]
+    noise_std: Callable[[Case], float]
+    data_range: Callable[[Tensor], float]
+    display: Callable[[Tensor], Tensor]
+    cases: Callable[..., list[Case]]
+
+
+__all__ = ["Case", "Modality", "Reader", "Scan"]

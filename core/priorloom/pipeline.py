@@ -1,0 +1,168 @@
+"""Pipeline: a reconstruction method as a recipe (case, typed parameters) -> problem, steps, start; and its Result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .functional import Functional, LeastSquares
+from .modality import Case
+from .problem import Problem, Term
+from .solve import Record
+from .space import Space
+from .steps.base import Step
+
+Kind = Literal["direct", "classical", "pnp", "learned"]
+
+
+@dataclass(frozen=True)
+class Solver:
+    """``solver.*``: when to stop. Pipelines whose step has parameters of its own extend it."""
+
+    max_iterations: int = 1000
+    tolerance: float = 1e-4
+
+
+@dataclass(frozen=True)
+class Slot:
+    """``prior.*`` or ``denoiser.*``: a place in a pipeline that any registered component of one kind fills.
+
+    Parameters
+    ----------
+    kind, name
+        Which kind of component, and the one that fills the place.
+    parameters
+        What the user (or the pipeline's author) set for it.
+    factory
+        Bound by the registry.
+    """
+
+    kind: Literal["prior", "denoiser"]
+    name: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    factory: Callable[..., Any] | None = field(default=None, compare=False)
+
+    def build(self, space: Space, **fallback: Any) -> Any:
+        """The component on `space`; `fallback` gives the parameters that were not set."""
+        assert self.factory is not None, "a Slot is bound by the registry before it is built"
+        return self.factory(space, **{**fallback, **self.parameters})
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A problem with the steps that solve it.
+
+    Parameters
+    ----------
+    problem, steps
+        One Step to repeat, or a ModuleList to apply once each (empty for a direct method).
+    start
+        The starting image; zero when absent.
+    solver
+        When to stop.
+    parameters
+        Parameters that were chosen automatically, by their dotted names.
+    certificate
+        "certified" (a convergence theorem applies), "empirical" (observed only) or "none".
+    """
+
+    problem: Problem
+    steps: Step[Any] | nn.ModuleList
+    start: Tensor | None = None
+    solver: Solver = Solver()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Literal["certified", "empirical", "none"] = "none"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A reconstruction method.
+
+    Parameters
+    ----------
+    name, kind, summary
+        What the tables show; the summary is the objective and the algorithm in one line.
+    assemble
+        ``assemble(case, *, ...) -> Assembly``. The case is normalised and has a noise_std. Its keyword-only arguments are the method's
+        parameters: numbers, a Solver (``solver.*``) and Slots (``prior.*``, ``denoiser.*``).
+    modalities
+        Where it applies; empty for everywhere.
+    """
+
+    name: str
+    kind: Kind
+    summary: str
+    assemble: Callable[..., Assembly]
+    modalities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A reconstruction and its evidence.
+
+    Parameters
+    ----------
+    method, kind, case, modality
+        Which method on which case.
+    image
+        The reconstruction in the user's units, ``[..., *shape]``.
+    metrics
+        psnr, ssim, nmse and data_range, or None without a truth.
+    seconds, iterations, residual, gap, objective, converged, criterion, history
+        How the iteration went; None where a direct method has nothing to say.
+    parameters
+        Every parameter by its dotted name, as used.
+    tuned
+        "default", "tuned", "oracle" or "learned".
+    certificate, seed, scale
+        Convergence certificate, the run's seed, and the normalisation that was undone.
+    """
+
+    method: str
+    kind: Kind
+    case: str
+    modality: str
+    image: Tensor
+    metrics: Mapping[str, float] | None
+    seconds: float
+    iterations: int
+    residual: float | None
+    gap: float | None
+    objective: float | None
+    converged: bool | None
+    criterion: str
+    history: tuple[Record, ...]
+    parameters: Mapping[str, Any]
+    tuned: Literal["default", "tuned", "oracle", "learned"]
+    certificate: Literal["certified", "empirical", "none"]
+    seed: int
+    scale: float
+
+
+def least_squares(case: Case) -> Term:
+    """The data term ``0.5 |Ax - y|^2`` of a case."""
+    return Term(LeastSquares(case.operator.range, case.measurement), case.operator)
+
+
+def objective(case: Case, prior: Functional | Term, constraint: Functional | None = None) -> Problem:
+    """``0.5 |Ax - y|^2`` plus a prior, which goes to the prox slot or to the operator terms by its type."""
+    if isinstance(prior, Term):
+        return Problem(least_squares(case), constraint, (prior,))
+    return Problem(least_squares(case), prior)
+
+
+def backprojected_noise(case: Case, probes: int = 4) -> float:
+    """Standard deviation of ``A^H e`` per pixel for the case's noise e: ``sigma |A|_F / sqrt(pixels)``.
+
+    It is the natural unit of a regularisation weight: ``lam = c std(A^H e)`` with a dimensionless c means the same for every
+    operator, scale and noise level (for A = I and soft-thresholding c = sqrt(2 log n) is Donoho and Johnstone's universal
+    threshold). ``|A|_F`` is estimated by Hutchinson's method with a fixed seed.
+    """
+    assert case.noise_std is not None, "the host fills in noise_std before a pipeline sees a case"
+    A = case.operator
+    w = A.range.random(torch.Generator().manual_seed(0), (probes,), A.device)
+    return case.noise_std * float(A.adjoint(w).abs().square().mean().sqrt())

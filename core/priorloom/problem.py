@@ -1,0 +1,107 @@
+"""The objective: ``J(x) = f(Ax) + sum_i f_i(K_i x) + g(x)``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .functional import Functional, LeastSquares, Zero
+from .operator import LinearOperator
+from .space import Space
+
+
+class Term(nn.Module):
+    """``f(K x)``: a functional behind an operator.
+
+    Parameters
+    ----------
+    f
+        A functional on the range of `K`.
+    K
+        A linear operator.
+    """
+
+    def __init__(self, f: Functional, K: LinearOperator) -> None:
+        super().__init__()
+        if f.space != K.range:
+            raise InputError(
+                f"space of {type(f).__name__}",
+                expected=f"{list(K.range.shape)} {K.range.dtype} (the range of {type(K).__name__})",
+                got=f"{list(f.space.shape)} {f.space.dtype}",
+            )
+        self.f = f
+        self.K = K
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``f(K x)``, one value per batch element."""
+        value: Tensor = self.f(self.K(x))
+        return value
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """``K^H grad f(K x)``."""
+        return self.K.adjoint(self.f.gradient(self.K(x)))
+
+    def lipschitz(self) -> float | None:
+        """Lipschitz constant of the gradient, ``L_f |K|^2``; None where f is not smooth."""
+        inner = self.f.gradient_lipschitz()
+        return None if inner is None else inner * self.K.norm() ** 2
+
+
+class Problem(nn.Module):
+    """``min_x f(Ax) + sum_i f_i(K_i x) + g(x)``.
+
+    Parameters
+    ----------
+    data
+        The data term ``f(Ax)``.
+    prior
+        The functional in the prox slot, ``g``; Zero when absent.
+    terms
+        Operator terms ``f_i(K_i x)``, such as total variation.
+    """
+
+    def __init__(self, data: Term, prior: Functional | None = None, terms: Sequence[Term] = ()) -> None:
+        super().__init__()
+        self.data = data
+        self.prior: Functional = Zero(data.K.domain) if prior is None else prior
+        self._terms = nn.ModuleList(terms)
+        for what, space in [("prior", self.prior.space), *(("operator term", t.K.domain) for t in terms)]:
+            if space != data.K.domain:
+                raise InputError(
+                    f"space of the {what}",
+                    expected=f"{list(data.K.domain.shape)} {data.K.domain.dtype} (the domain of {type(data.K).__name__})",
+                    got=f"{list(space.shape)} {space.dtype}",
+                )
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The operator terms."""
+        return tuple(t for t in self._terms if isinstance(t, Term))
+
+    @property
+    def space(self) -> Space:
+        """The Space of the unknown image."""
+        return self.data.K.domain
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch shape of the measurement (and so of the solution); () where the data term holds no measurement."""
+        f = self.data.f
+        return f.space.batch_shape(f.y) if isinstance(f, LeastSquares) else ()
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the objective exists (no plug-and-play term)."""
+        return all(f.has_value for f in (self.data.f, self.prior, *(t.f for t in self.terms)))
+
+    def zeros(self) -> Tensor:
+        """A zero image with the batch shape of the measurement."""
+        return self.space.zeros(self.batch_shape, self.data.K.device)
+
+    def objective(self, x: Tensor) -> Tensor:
+        """``J(x)``, one value per batch element."""
+        values = [self.data(x), self.prior(x), *(t(x) for t in self.terms)]
+        return torch.stack(values).sum(0)
