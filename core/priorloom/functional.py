@@ -14,7 +14,8 @@ from .space import Space
 class Functional(nn.Module):
     """``f: X -> R`` on tensors ``[..., *space.shape]``.
 
-    Subclasses write what exists of ``_value``, ``_prox``, ``_gradient`` and ``_conjugate``, and say so in the class attributes.
+    Subclasses write what exists of ``_value``, ``_prox``, ``_gradient`` and ``_conjugate``, and say so in the class
+    attributes.
 
     Parameters
     ----------
@@ -26,6 +27,8 @@ class Functional(nn.Module):
     """Whether ``f(x)`` exists; a plug-and-play denoiser has none."""
     is_convex: ClassVar[bool] = True
     """Whether f is convex; then its prox is nonexpansive and Moreau's identity holds."""
+    is_quadratic: ClassVar[bool] = False
+    """Whether the gradient is affine, so that conjugate gradients apply."""
     has_conjugate: ClassVar[bool] = False
     """Whether ``conjugate`` gives the value of f*; the primal-dual gap needs it."""
 
@@ -92,6 +95,7 @@ def _per_element(step: float | Tensor, x: Tensor, space: Space) -> Tensor:
 class Zero(Functional):
     """``f = 0``."""
 
+    is_quadratic = True
     has_conjugate = True
 
     def _value(self, x: Tensor) -> Tensor:
@@ -123,6 +127,7 @@ class LeastSquares(Functional):
         The measurement, ``[..., *space.shape]``.
     """
 
+    is_quadratic = True
     has_conjugate = True
 
     def __init__(self, space: Space, y: Tensor) -> None:

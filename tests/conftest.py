@@ -1,0 +1,25 @@
+"""Shared fixtures."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Measured data for tests: PRIORLOOM_DATA, or ../shared/data beside the checkout."""
+    default = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PRIORLOOM_DATA", default))
+    if not folder.is_dir():
+        pytest.skip("no measured data: set PRIORLOOM_DATA to its folder")
+    return folder
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A seeded random generator."""
+    return torch.Generator().manual_seed(20)
