@@ -125,8 +125,9 @@ class Modality:
     display
         ``display(image) -> image``: real image that is shown and measured (the magnitude for MRI).
     cases
-        ``cases(registry, operator, *, seed, ...) -> list[Case]``: simulated cases; `operator` is the mapping of ``operator.*``
-        settings (with an optional ``name``), and the further keyword-only arguments are the settings ``case.*``.
+        ``cases(registry, operator, *, seed, ...) -> list[Case]``: simulated cases; `operator` is the mapping of
+        ``operator.*`` settings (with an optional ``name``), and the further keyword-only arguments are the settings
+        ``case.*``.
     """
 
     name: str

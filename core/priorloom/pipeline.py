@@ -17,6 +17,8 @@ from .space import Space
 from .steps.base import Step
 
 Kind = Literal["direct", "classical", "pnp", "learned"]
+Choice = Literal["default", "given", "tuned", "oracle", "learned"]
+Certificate = Literal["certified", "empirical", "none"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Assembly:
     start: Tensor | None = None
     solver: Solver = Solver()
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    certificate: Literal["certified", "empirical", "none"] = "none"
+    certificate: Certificate = "none"
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ class Pipeline:
     name, kind, summary
         What the tables show; the summary is the objective and the algorithm in one line.
     assemble
-        ``assemble(case, *, ...) -> Assembly``. The case is normalised and has a noise_std. Its keyword-only arguments are the method's
-        parameters: numbers, a Solver (``solver.*``) and Slots (``prior.*``, ``denoiser.*``).
+        ``assemble(case, *, ...) -> Assembly``. The case is normalised and has a noise_std. Its keyword-only arguments
+        are the method's parameters: numbers, a Solver (``solver.*``) and Slots (``prior.*``, ``denoiser.*``).
     modalities
         Where it applies; empty for everywhere.
     """
@@ -117,7 +119,7 @@ class Result:
     parameters
         Every parameter by its dotted name, as used.
     tuned
-        "default", "tuned", "oracle" or "learned".
+        How the parameters were chosen: "default", "given" (by the user), "tuned", "oracle" or "learned".
     certificate, seed, scale
         Convergence certificate, the run's seed, and the normalisation that was undone.
     """
@@ -137,8 +139,8 @@ class Result:
     criterion: str
     history: tuple[Record, ...]
     parameters: Mapping[str, Any]
-    tuned: Literal["default", "tuned", "oracle", "learned"]
-    certificate: Literal["certified", "empirical", "none"]
+    tuned: Choice
+    certificate: Certificate
     seed: int
     scale: float
 
@@ -158,9 +160,9 @@ def objective(case: Case, prior: Functional | Term, constraint: Functional | Non
 def backprojected_noise(case: Case, probes: int = 4) -> float:
     """Standard deviation of ``A^H e`` per pixel for the case's noise e: ``sigma |A|_F / sqrt(pixels)``.
 
-    It is the natural unit of a regularisation weight: ``lam = c std(A^H e)`` with a dimensionless c means the same for every
-    operator, scale and noise level (for A = I and soft-thresholding c = sqrt(2 log n) is Donoho and Johnstone's universal
-    threshold). ``|A|_F`` is estimated by Hutchinson's method with a fixed seed.
+    It is the natural unit of a regularisation weight: ``lam = c std(A^H e)`` with a dimensionless c means the same for
+    every operator, scale and noise level (for A = I and soft-thresholding c = sqrt(2 log n) is Donoho and Johnstone's
+    universal threshold). ``|A|_F`` is estimated by Hutchinson's method with a fixed seed.
     """
     assert case.noise_std is not None, "the host fills in noise_std before a pipeline sees a case"
     A = case.operator

@@ -1,0 +1,85 @@
+"""Binding settings such as ``{"prior.lam": 0.1, "solver.tolerance": 1e-5}`` to the arguments of a pipeline's assemble."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import InputError, did_you_mean
+from .parameters import REQUIRED, Parameter, docstring_parameters, signature_parameters
+from .pipeline import Pipeline, Slot
+from .registry import Registry
+
+
+def pipeline_parameters(registry: Registry, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[Parameter, ...]:
+    """Every setting of a pipeline; the parameters of a slot are those of the component that `settings` put there."""
+    found: list[Parameter] = []
+    for item in _arguments(pipeline):
+        if isinstance(item.default, Slot):
+            found += _slot_parameters(registry, item, settings)
+        elif dataclasses.is_dataclass(item.default):
+            found += _group_parameters(item)
+        else:
+            found.append(item)
+    return tuple(found)
+
+
+def bind(registry: Registry, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arguments for ``pipeline.assemble``, and every parameter as used by its dotted name.
+
+    A slot's parameter that is neither set nor has a default is left to the pipeline (an automatic weight).
+
+    Raises
+    ------
+    InputError
+        An unknown setting ("did you mean"), or a value of the wrong type.
+    """
+    owner = f"method '{pipeline.name}'"
+    known = {p.name: p for p in pipeline_parameters(registry, pipeline, settings)}
+    for name in settings:
+        if name not in known:
+            raise InputError(f"unknown parameter '{name}' of {owner}", cure=did_you_mean(name, known))
+    values = {name: known[name].validate(value, owner) for name, value in settings.items()}
+    flat = {name: values.get(name, p.default) for name, p in known.items()}
+    flat = {name: value for name, value in flat.items() if value is not REQUIRED}
+    arguments: dict[str, Any] = {}
+    for item in _arguments(pipeline):
+        prefix = item.name + "."
+        inside = {name.removeprefix(prefix): v for name, v in flat.items() if name.startswith(prefix)}
+        if isinstance(item.default, Slot):
+            component = inside.pop("name")
+            factory = registry.factory(item.default.kind, component)
+            arguments[item.name] = Slot(item.default.kind, component, inside, factory)
+        elif dataclasses.is_dataclass(item.default) and not isinstance(item.default, type):
+            arguments[item.name] = dataclasses.replace(item.default, **inside)
+        elif item.name in flat:
+            arguments[item.name] = flat[item.name]
+    return arguments, flat
+
+
+def _arguments(pipeline: Pipeline) -> tuple[Parameter, ...]:
+    return signature_parameters(pipeline.assemble, 1, f"method '{pipeline.name}'")
+
+
+def _group_parameters(item: Parameter) -> list[Parameter]:
+    hints = typing.get_type_hints(type(item.default))
+    texts = docstring_parameters(type(item.default).__doc__ or "")
+    return [
+        Parameter(f"{item.name}.{f.name}", hints[f.name], getattr(item.default, f.name), texts.get(f.name, ""))
+        for f in dataclasses.fields(item.default)
+    ]
+
+
+def _slot_parameters(registry: Registry, item: Parameter, settings: Mapping[str, Any]) -> list[Parameter]:
+    slot: Slot = item.default
+    name = settings.get(f"{item.name}.name", slot.name)
+    if not isinstance(name, str):
+        raise InputError(f"parameter '{item.name}.name'", expected=f"the name of a {slot.kind}", got=repr(name))
+    inside = signature_parameters(registry.factory(slot.kind, name), 1, f"{slot.kind} '{name}'", prefix=f"{item.name}.")
+    preset = slot.parameters if name == slot.name else {}
+    chosen = Parameter(f"{item.name}.name", str, slot.name, f"the {slot.kind} in this slot")
+    return [chosen] + [
+        dataclasses.replace(p, default=preset.get(p.name.removeprefix(item.name + "."), p.default)) for p in inside
+    ]

@@ -1,0 +1,188 @@
+"""reconstruct() and compare(): methods on cases, each result with its evidence."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .binding import bind
+from .errors import DivergenceError, InputError
+from .metrics import metrics
+from .modality import Case, Modality
+from .pipeline import Choice, Pipeline, Result
+from .registry import Registry
+from .solve import Record, run
+
+
+@dataclass(frozen=True)
+class Method:
+    """A pipeline with settings, as one row of a comparison.
+
+    Parameters
+    ----------
+    pipeline
+        The name of the pipeline.
+    settings
+        Its parameters by dotted names.
+    label
+        The name of the row; the pipeline's when absent.
+    tuned
+        How the settings were chosen: "default", "given" (by the user), "tuned", "oracle" or "learned".
+    """
+
+    pipeline: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    label: str | None = None
+    tuned: Choice | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the row."""
+        return self.label or self.pipeline
+
+    @property
+    def choice(self) -> Choice:
+        """How the settings were chosen."""
+        return self.tuned or ("given" if self.settings else "default")
+
+
+def reconstruct(
+    case: Case,
+    method: Method | str,
+    *,
+    registry: Registry | None = None,
+    seed: int = 0,
+    on_record: Callable[[Record], None] | None = None,
+) -> Result:
+    """One method on one case: normalise, assemble, solve, undo the normalisation, measure.
+
+    Raises
+    ------
+    InputError
+        Unknown method or parameter, a method of another modality, or settings that the components refuse.
+    DivergenceError
+        The iteration diverged.
+    """
+    registry = registry or Registry.discover()
+    method = Method(method) if isinstance(method, str) else method
+    pipeline = registry.pipeline(method.pipeline)
+    modality = registry.modality(case.modality)
+    if pipeline.modalities and case.modality not in pipeline.modalities:
+        raise InputError(
+            f"method '{pipeline.name}'", expected=f"a case of {' or '.join(pipeline.modalities)}", got=case.modality,
+            cure=f"methods for {case.modality}: {', '.join(modality.methods)}",
+        )  # fmt: skip
+    return _reconstruct(case, method, pipeline, modality, registry, seed, on_record)
+
+
+def _reconstruct(
+    case: Case,
+    method: Method,
+    pipeline: Pipeline,
+    modality: Modality,
+    registry: Registry,
+    seed: int,
+    on_record: Callable[[Record], None] | None,
+) -> Result:
+    arguments, parameters = bind(registry, pipeline, method.settings)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        scale = modality.scale(case)
+        if not 0 < scale < float("inf"):
+            raise InputError(f"scale of case '{case.name}'", expected="a measurement that is not zero", got=scale)
+        inner = case.scaled(scale)
+        if inner.noise_std is None:
+            inner = replace(inner, noise_std=modality.noise_std(inner))
+        began = time.perf_counter()
+        assembly = pipeline.assemble(inner, **arguments)
+        assembled = time.perf_counter() - began
+        solution = run(
+            assembly.steps,
+            assembly.problem,
+            n=assembly.solver.max_iterations,
+            tol=assembly.solver.tolerance,
+            x0=assembly.start,
+            on_record=on_record,
+        )
+    image = solution.x * scale
+    if not bool(image.isfinite().all()):
+        raise DivergenceError(f"method '{method.name}' on case '{case.name}'", expected="a finite image", got="NaN")
+    figures = None
+    if case.truth is not None:
+        truth = modality.display(case.truth)
+        figures = metrics(modality.display(image), truth, modality.data_range(truth))
+    return Result(
+        method=method.name,
+        kind=pipeline.kind,
+        case=case.name,
+        modality=case.modality,
+        image=image,
+        metrics=figures,
+        seconds=assembled + solution.seconds,
+        iterations=solution.iterations,
+        residual=solution.residual,
+        gap=solution.gap,
+        objective=solution.history[-1].objective if solution.history else None,
+        converged=solution.converged,
+        criterion=solution.criterion,
+        history=solution.history,
+        parameters={**parameters, **assembly.parameters},
+        tuned=method.choice,
+        certificate=assembly.certificate,
+        seed=seed,
+        scale=scale,
+    )
+
+
+def compare(
+    cases: Iterable[Case],
+    methods: Sequence[Method | str] | None = None,
+    *,
+    registry: Registry | None = None,
+    seed: int = 0,
+    on_result: Callable[[Case, Result], None] | None = None,
+) -> list[Result]:
+    """Every method on every case that its modality allows; the modality's default methods when none are named.
+
+    Parameters
+    ----------
+    cases
+        What to reconstruct; names must be unique.
+    methods
+        Names of pipelines, or Methods with settings.
+    registry
+        Where components come from; ``Registry.discover()`` when absent.
+    seed
+        Seeds every method afresh, so that the order does not matter.
+    on_result
+        Called with each case and result as it is finished; what it has seen is safe when a later method fails.
+
+    Raises
+    ------
+    InputError
+        Two cases or two methods share a name, or a method cannot run.
+    """
+    registry = registry or Registry.discover()
+    cases = list(cases)
+    _unique("case", [c.name for c in cases])
+    results = []
+    for case in cases:
+        chosen = methods if methods is not None else registry.modality(case.modality).methods
+        named = [Method(m) if isinstance(m, str) else m for m in chosen]
+        _unique("method", [m.name for m in named])
+        for method in named:
+            result = reconstruct(case, method, registry=registry, seed=seed)
+            results.append(result)
+            if on_result is not None:
+                on_result(case, result)
+    return results
+
+
+def _unique(what: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{what} name", expected="unique names", got=f"'{name}' twice", cure="give one a label")

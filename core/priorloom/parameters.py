@@ -1,0 +1,113 @@
+"""Parameters of a component, read from its signature: schema, help, validation and "did you mean" from one source."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .errors import InputError, PluginError, did_you_mean
+
+
+class _Required:
+    def __repr__(self) -> str:
+        return "required"
+
+
+REQUIRED: Any = _Required()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of a component.
+
+    Parameters
+    ----------
+    name
+        Its dotted name, as in ``--set``.
+    annotation
+        The type that pydantic checks it against.
+    default
+        Its default, or REQUIRED.
+    help
+        What the docstring says.
+    """
+
+    name: str
+    annotation: Any
+    default: Any = REQUIRED
+    help: str = ""
+
+    @property
+    def type_name(self) -> str:
+        """The annotation as a person writes it."""
+        text = self.annotation.__name__ if isinstance(self.annotation, type) else str(self.annotation)
+        return re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", text)
+
+    def validate(self, value: Any, owner: str) -> Any:
+        """`value` converted to the annotation; raises InputError with expected and got."""
+        import pydantic  # costs a tenth of a second, which listing components should not pay
+
+        try:
+            adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(
+                self.annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+            )
+            return adapter.validate_python(value)
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+            raise InputError(
+                f"parameter '{self.name}' of {owner}", expected=self.type_name, got=shown, cure=first["msg"].lower()
+            ) from None
+
+
+def signature_parameters(factory: Callable[..., Any], skip: int, owner: str, prefix: str = "") -> tuple[Parameter, ...]:
+    """The parameters of `factory` after its first `skip` positional ones.
+
+    Raises
+    ------
+    PluginError
+        When a parameter has no annotation, or ``*args`` / ``**kwargs`` would swallow a typo.
+    """
+    target = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
+    hints = typing.get_type_hints(target, include_extras=True)
+    texts = docstring_parameters(inspect.getdoc(factory) or "")
+    found = []
+    for position, item in enumerate(inspect.signature(factory).parameters.values()):
+        if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD):
+            raise PluginError(
+                f"{owner} takes '{item}'", cure="name every parameter, so that a misspelt one is an error"
+            )
+        if position < skip and item.kind is not item.KEYWORD_ONLY:
+            continue
+        if item.name not in hints:
+            raise PluginError(f"parameter '{item.name}' of {owner} has no type annotation", cure="annotate it")
+        default = REQUIRED if item.default is item.empty else item.default
+        found.append(Parameter(prefix + item.name, hints[item.name], default, texts.get(item.name, "")))
+    return tuple(found)
+
+
+def docstring_parameters(text: str) -> dict[str, str]:
+    """What a NumPy docstring says of each parameter, on one line each."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[^\n]*\n-+\n|\Z)", text, re.S | re.M)
+    found: dict[str, str] = {}
+    if section:
+        for names, body in re.findall(r"^(\S[^\n]*)\n((?:[ \t]+[^\n]*\n?|\n)+)", section[1] + "\n", re.M):
+            for name in re.split(r"\s*,\s*", names):
+                found[name.strip()] = " ".join(body.split())
+    return found
+
+
+def validate(parameters: Iterable[Parameter], given: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """`given` checked against `parameters`: unknown names, wrong types and missing values are InputErrors."""
+    known = {p.name: p for p in parameters}
+    for name in given:
+        if name not in known:
+            raise InputError(f"unknown parameter '{name}' of {owner}", cure=did_you_mean(name, known))
+    for name, parameter in known.items():
+        if parameter.default is REQUIRED and name not in given:
+            raise InputError(f"{owner} needs parameter '{name}'", expected=parameter.type_name, got="nothing")
+    return {name: known[name].validate(value, owner) for name, value in given.items()}
