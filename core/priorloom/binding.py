@@ -1,4 +1,4 @@
-"""Binding settings such as ``{"prior.lam": 0.1, "solver.tolerance": 1e-5}`` to the arguments of a pipeline's assemble."""
+"""Binding settings such as ``{"prior.lam": 0.1}`` to the arguments of a pipeline's assemble."""
 
 from __future__ import annotations
 

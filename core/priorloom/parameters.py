@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +52,28 @@ class Parameter:
         """`value` converted to the annotation; raises InputError with expected and got."""
         import pydantic  # costs a tenth of a second, which listing components should not pay
 
-        try:
-            adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(
-                self.annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
-            )
-            return adapter.validate_python(value)
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
-            raise InputError(
-                f"parameter '{self.name}' of {owner}", expected=self.type_name, got=shown, cure=first["msg"].lower()
-            ) from None
+        adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(
+            self.annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
+        )
+        problem = ""
+        for candidate in _forms(value):
+            try:
+                return adapter.validate_python(candidate)
+            except pydantic.ValidationError as error:
+                problem = problem or error.errors()[0]["msg"].lower()
+        shown = repr(value) if isinstance(value, str | int | float | bool | None) else type(value).__name__
+        raise InputError(f"parameter '{self.name}' of {owner}", expected=self.type_name, got=shown, cure=problem)
+
+
+def _forms(value: Any) -> Iterator[Any]:
+    """`value`, and for an array from a file also the tensor or the list that a signature may ask for."""
+    yield value
+    if hasattr(value, "__array__") and hasattr(value, "tolist"):
+        import torch
+
+        yield torch.as_tensor(value)
+        if math.prod(value.shape) <= 100_000:
+            yield value.tolist()
 
 
 def signature_parameters(factory: Callable[..., Any], skip: int, owner: str, prefix: str = "") -> tuple[Parameter, ...]:
