@@ -1,0 +1,262 @@
+"""The comparison config: one YAML file and ``--set KEY=VALUE`` become a Plan, and a Plan becomes cases and methods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .binding import pipeline_parameters
+from .compare import Method
+from .errors import InputError, did_you_mean
+from .loading import read_case
+from .modality import Case
+from .parameters import signature_parameters, validate
+from .registry import Registry
+
+_KEYS = ("modality", "input", "operator", "case", "methods", "seed")
+_SIZE_LIMIT = 2**20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare.
+
+    Parameters
+    ----------
+    modality
+        One modality; every installed one when absent.
+    input, options
+        A file to read and its reader's options (``input.*``); simulated cases when absent.
+    operator, case
+        ``operator.*`` and ``case.*`` settings.
+    methods
+        Rows of the comparison; the modality's default methods when absent.
+    settings
+        Settings for every method that has them.
+    seed
+        The run's seed.
+    """
+
+    modality: str | None = None
+    input: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    operator: Mapping[str, Any] = field(default_factory=dict)
+    case: Mapping[str, Any] = field(default_factory=dict)
+    methods: tuple[Method, ...] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+
+
+def load(path: Path) -> Plan:
+    """Read a config file.
+
+    Raises
+    ------
+    InputError
+        Not readable, not YAML, or an unknown key.
+    """
+    try:
+        if path.stat().st_size > _SIZE_LIMIT:
+            raise InputError(f"config {path}", expected=f"at most {_SIZE_LIMIT} bytes", got=path.stat().st_size)
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path}", expected="a readable YAML file", got=str(error)) from error
+    except yaml.YAMLError as error:
+        raise InputError(f"config {path}", expected="YAML", got=str(error)) from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise InputError(f"config {path}", expected="a mapping", got=type(raw).__name__)
+    for key in raw:
+        if key not in _KEYS:
+            raise InputError(f"unknown key '{key}' in {path.name}", cure=did_you_mean(str(key), _KEYS))
+    file, options = _input(raw.get("input"), path.parent)
+    return Plan(
+        modality=_typed(raw, "modality", str, None),
+        input=file,
+        options=options,
+        operator=_typed(raw, "operator", dict, {}),
+        case=_typed(raw, "case", dict, {}),
+        methods=_methods(_typed(raw, "methods", list, None)),
+        seed=_typed(raw, "seed", int, 0),
+    )
+
+
+def override(plan: Plan, assignments: Iterable[str]) -> Plan:
+    """`plan` changed by ``KEY=VALUE`` texts; values are YAML.
+
+    ``input.*``, ``operator.*`` and ``case.*`` change the cases; ``METHOD.KEY`` one method; anything else every method
+    that has it.
+    """
+    for text in assignments:
+        key, equals, value_text = text.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise InputError(f"--set {text}", expected="KEY=VALUE", got=text)
+        try:
+            value = yaml.safe_load(value_text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--set {text}", expected="a YAML value", got=str(error)) from error
+        head, _, tail = key.partition(".")
+        if head == "input" and tail:
+            plan = replace(plan, options={**plan.options, tail: value})
+        elif head == "operator" and tail:
+            plan = replace(plan, operator={**plan.operator, tail: value})
+        elif head == "case" and tail:
+            plan = replace(plan, case={**plan.case, tail: value})
+        else:
+            plan = replace(plan, settings={**plan.settings, key: value})
+    return plan
+
+
+def make_cases(plan: Plan, registry: Registry) -> list[Case]:
+    """The cases of a plan: the file read, or the simulated cases of its modality or modalities.
+
+    Raises
+    ------
+    InputError
+        Settings that nothing takes, or an input that cannot be used.
+    """
+    if plan.modality is not None:
+        registry.modality(plan.modality)
+    if plan.input is not None:
+        if plan.case:
+            raise InputError(
+                f"case.{next(iter(plan.case))}", expected="simulated cases", got=f"the file {plan.input.name}"
+            )
+        return [read_case(plan.input, registry, modality=plan.modality, options=plan.options, operator=plan.operator)]
+    if plan.options:
+        raise InputError(
+            f"input.{next(iter(plan.options))}", expected="an input file", got="none", cure="add --input FILE"
+        )
+    names = _modalities(plan, registry)
+    taken: set[str] = set()
+    cases: list[Case] = []
+    for name in names:
+        modality = registry.modality(name)
+        parameters = [
+            p for p in signature_parameters(modality.cases, 2, f"modality '{name}'", "case.") if p.name != "case.seed"
+        ]
+        known = {p.name for p in parameters}
+        given = {f"case.{k}": v for k, v in plan.case.items() if len(names) == 1 or f"case.{k}" in known}
+        taken |= set(given)
+        arguments = validate(parameters, given, f"the simulated cases of '{name}'")
+        keywords = {k.removeprefix("case."): v for k, v in arguments.items()}
+        cases += modality.cases(registry, plan.operator, seed=plan.seed, **keywords)
+    for key in plan.case:
+        if f"case.{key}" not in taken:
+            raise InputError(f"unknown parameter 'case.{key}'", expected="a setting of the simulated cases", got=key)
+    return cases
+
+
+def make_methods(plan: Plan, registry: Registry, modalities: Sequence[str]) -> dict[str, list[Method]]:
+    """The rows of the comparison for each modality, with the plan's settings applied where they fit.
+
+    Raises
+    ------
+    InputError
+        A method that is unknown or fits none of the modalities, or a setting that no method has.
+    """
+    rows: dict[str, list[Method]] = {}
+    used: set[str] = set()
+    known: set[str] = set()
+    placed: set[str] = set()
+    for modality in modalities:
+        chosen = plan.methods
+        if chosen is None:
+            chosen = tuple(Method(name) for name in registry.modality(modality).methods)
+        rows[modality] = []
+        for method in chosen:
+            pipeline = registry.pipeline(method.pipeline)
+            if pipeline.modalities and modality not in pipeline.modalities:
+                continue
+            placed.add(method.name)
+            mine = {
+                k.removeprefix(f"{method.name}."): v
+                for k, v in plan.settings.items()
+                if k.startswith(f"{method.name}.")
+            }
+            used |= {f"{method.name}.{k}" for k in mine}
+            merged = {**method.settings, **mine}
+            names = {p.name for p in pipeline_parameters(registry, pipeline, {**plan.settings, **merged})}
+            known |= names
+            shared = {k: v for k, v in plan.settings.items() if k in names and k not in mine}
+            used |= set(shared)
+            rows[modality].append(replace(method, settings={**method.settings, **shared, **mine}))
+    for method in plan.methods or ():
+        if method.name not in placed:
+            fits = ", ".join(registry.pipeline(method.pipeline).modalities)
+            raise InputError(f"method '{method.name}'", expected=f"a case of {fits}", got=", ".join(modalities))
+    for key in plan.settings:
+        if key not in used:
+            raise InputError(f"unknown setting '{key}'", cure=did_you_mean(key, known | {f"{h}." for h in _KEYS[1:4]}))
+    return rows
+
+
+def _modalities(plan: Plan, registry: Registry) -> tuple[str, ...]:
+    """One modality when it or an operator is named, else every installed one."""
+    operator = plan.operator.get("name")
+    implied = operator.partition(".")[0] if isinstance(operator, str) else None
+    if plan.modality and implied and plan.modality != implied:
+        raise InputError("operator.name", expected=f"an operator of {plan.modality}", got=operator)
+    one = plan.modality or implied
+    if one:
+        return (one,)
+    if plan.operator:
+        raise InputError(
+            f"operator.{next(iter(plan.operator))}",
+            expected="one modality",
+            got="all of them",
+            cure="add --modality NAME",
+        )
+    return registry.names("modality")
+
+
+def _input(raw: object, folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    if raw is None:
+        return None, {}
+    options = {"file": raw} if isinstance(raw, str) else raw
+    if not isinstance(options, dict) or not isinstance(options.get("file"), str):
+        raise InputError("input in the config", expected="a file name, or a mapping with 'file'", got=repr(raw))
+    return folder / options["file"], {str(k): v for k, v in options.items() if k != "file"}
+
+
+def _methods(raw: list[Any] | None) -> tuple[Method, ...] | None:
+    """``name``, or a mapping with ``method``, optionally ``label``, and settings (nested or dotted)."""
+    if raw is None:
+        return None
+    methods = []
+    for item in raw:
+        if isinstance(item, str):
+            methods.append(Method(item))
+        elif isinstance(item, dict) and isinstance(item.get("method"), str):
+            label = item.get("label")
+            if label is not None and not isinstance(label, str):
+                raise InputError("label of a method", expected="a text", got=repr(label))
+            settings = flatten({k: v for k, v in item.items() if k not in ("method", "label")})
+            methods.append(Method(item["method"], settings, label))
+        else:
+            raise InputError("methods in the config", expected="a name, or a mapping with 'method'", got=repr(item))
+    if not methods:
+        raise InputError("methods in the config", expected="at least one", got="none")
+    return tuple(methods)
+
+
+def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"prior": {"lam": 1}}`` as ``{"prior.lam": 1}``."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _typed(raw: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = raw.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{key} in the config", expected=kind.__name__, got=repr(value))
+    return value
