@@ -12,7 +12,7 @@ import torch
 from .binding import bind
 from .errors import DivergenceError, InputError
 from .metrics import metrics
-from .modality import Case, Modality
+from .modality import Case, Modality, slug
 from .pipeline import Choice, Pipeline, Result
 from .registry import Registry
 from .solve import Record, run
@@ -29,7 +29,7 @@ class Method:
     settings
         Its parameters by dotted names.
     label
-        The name of the row; the pipeline's when absent.
+        The name of the row, usable as a file name; the pipeline's when absent.
     tuned
         How the settings were chosen: "default", "given" (by the user), "tuned", "oracle" or "learned".
     """
@@ -38,6 +38,10 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str | None = None
     tuned: Choice | None = None
+
+    def __post_init__(self) -> None:
+        if slug(self.name) != self.name:
+            raise InputError("method name", expected=f"a file name such as '{slug(self.name)}'", got=repr(self.name))
 
     @property
     def name(self) -> str:

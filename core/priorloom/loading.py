@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 
 from .errors import InputError, PluginError, ReaderError, did_you_mean
-from .modality import Case, Reader, Scan
+from .modality import Case, Reader, Scan, slug
 from .operator import LinearOperator
 from .parameters import signature_parameters, validate
 from .registry import Registry
@@ -67,7 +66,7 @@ def read_case(
         raise PluginError(f"{owner} failed on {path.name}: {type(error).__name__}: {error}") from error
     if modality is not None and scan.modality != modality:
         raise ReaderError(f"modality of {path.name}", expected=modality, got=scan.modality)
-    return case_from_scan(registry, scan, _slug(path.stem), operator or {})
+    return case_from_scan(registry, scan, slug(path.stem), operator or {})
 
 
 def case_from_scan(registry: Registry, scan: Scan, name: str, operator: Mapping[str, Any]) -> Case:
@@ -135,7 +134,3 @@ def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype, what: str) -> torch
     if np.iscomplexobj(array) and not dtype.is_complex:
         raise InputError(what, expected="real numbers", got=array.dtype)
     return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "input"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .errors import InputError
 from .operator import LinearOperator
+
+
+def slug(text: str) -> str:
+    """`text` as a file name: anything but letters, digits, '.', '_' and '-' becomes '-'."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-") or "unnamed"
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Case:
     Parameters
     ----------
     name
-        Short and unique within a comparison; it becomes a folder name.
+        Short and unique within a comparison; it becomes a folder name: letters, digits, '.', '_' and '-'.
     modality
         "ct", "mri" or a plugin's.
     operator
@@ -45,6 +52,8 @@ class Case:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if slug(self.name) != self.name:
+            raise InputError("case name", expected=f"a folder name such as '{slug(self.name)}'", got=repr(self.name))
         A = self.operator
         A.range.check(self.measurement, f"measurement of case '{self.name}'")
         if self.truth is not None:
@@ -55,6 +64,15 @@ class Case:
                 raise InputError(
                     f"{what} of case '{self.name}'", expected="finite values", got=f"{bad} NaN or infinite"
                 )
+
+    def to(self, device: torch.device | str) -> Case:
+        """The same case with the operator, the measurement and the truth on `device`."""
+        return replace(
+            self,
+            operator=self.operator.to(device),
+            measurement=self.measurement.to(device),
+            truth=None if self.truth is None else self.truth.to(device),
+        )
 
     def scaled(self, scale: float) -> Case:
         """The same case with the image (and so the measurement and the noise) divided by `scale`."""

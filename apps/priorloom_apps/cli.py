@@ -1,0 +1,238 @@
+"""The command line: commands parse, call the library and print; heavy imports wait until they are needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from priorloom.errors import InputError, PriorloomError, did_you_mean
+from priorloom.registry import KINDS, ComponentKind, Registry
+
+app = typer.Typer(
+    name="priorloom",
+    help="Reconstruct CT and MRI images with classical, plug-and-play and learned priors, and compare them honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+components = typer.Typer(help="What is installed: operators, priors, denoisers, pipelines, modalities, readers.")
+app.add_typer(components, name="components", no_args_is_help=True)
+
+Modality = Annotated[str | None, typer.Option("--modality", "-m", help="ct, mri or a plugin's.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="KEY=VALUE, e.g. prior.lam=0.1, input.every=12; METHOD.KEY for one method."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seeds noise, phantoms and masks; recorded.")]
+Device = Annotated[str, typer.Option("--device", "-d", help="cpu or cuda.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+
+
+@app.command()
+def compare(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file; without it the embedded default runs.")] = None,
+    modality: Modality = None,
+    input: Annotated[Path | None, typer.Option("--input", "-i", help="Measured data; simulated without it.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="Repeat for several.")] = None,
+    set: Set = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("priorloom-out"),
+    seed: Seed = None,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Run several methods on the same data; write results.json, report.html and the images."""
+    from dataclasses import replace
+
+    from priorloom.compare import Method
+    from priorloom.config import Plan, load, override
+
+    from .compare import run_comparison
+
+    plan = Plan() if config is None else load(config)
+    if modality is not None:
+        plan = replace(plan, modality=modality)
+    if input is not None:
+        plan = replace(plan, input=input)
+    if method:
+        plan = replace(plan, methods=tuple(Method(name) for name in method))
+    if seed is not None:
+        plan = replace(plan, seed=seed)
+    run_comparison(override(plan, set or []), Registry.discover(), out, device, command=_command())
+
+
+@app.command()
+def reconstruct(
+    input: Annotated[Path, typer.Argument(help="Measured data.")],
+    method: Annotated[str, typer.Option("--method", help="A pipeline; see 'components list'.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Image to write: .npy (values) or .png (picture).")],
+    modality: Modality = None,
+    set: Set = None,
+    seed: Seed = None,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Reconstruct one measurement with one method."""
+    from priorloom.config import Plan, override
+
+    from .reconstruct import run_reconstruction
+
+    plan = override(Plan(modality=modality, input=input, seed=seed or 0), set or [])
+    run_reconstruction(plan, method, Registry.discover(), out, device)
+
+
+@components.command("list")
+def list_components(as_json: Json = False) -> None:
+    """List every component by kind, with the plugin that offers it."""
+    registry = Registry.discover()
+    found = {kind: {name: registry.source(kind, name) for name in registry.names(kind)} for kind in KINDS}
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    table = Table("kind", "name", "plugin", box=None, pad_edge=False)
+    for kind, names in found.items():
+        for name, source in names.items():
+            table.add_row(kind, name, source)
+    _console().print(table)
+    _warn_broken(registry)
+
+
+@components.command("show")
+def show_component(
+    kind: Annotated[str, typer.Argument(help="operator, prior, denoiser, pipeline, modality or reader.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a component is and its parameters: name, type, default, meaning."""
+    import inspect
+
+    from priorloom.parameters import REQUIRED
+
+    registry = Registry.discover()
+    if kind not in KINDS:
+        raise InputError(f"unknown kind '{kind}'", cure=did_you_mean(kind, KINDS))
+    known: ComponentKind = kind  # type: ignore[assignment]  # the line above narrows it
+    summary = (inspect.getdoc(registry.factory(known, name)) or "").split("\n\n")[0]
+    parameters = registry.parameters(known, name)
+    if as_json:
+        described = [
+            {"name": p.name, "type": p.type_name, "required": p.default is REQUIRED, "help": p.help}
+            | ({} if p.default is REQUIRED else {"default": _jsonable(p.default)})
+            for p in parameters
+        ]
+        shown = {"kind": kind, "name": name, "plugin": registry.source(known, name), "summary": summary}
+        print(json.dumps({**shown, "parameters": described}, indent=1))
+        return
+    console = _console()
+    console.print(f"[bold]{kind} {name}[/] (plugin {registry.source(known, name)})")
+    console.print(" ".join(summary.split()), highlight=False, markup=False)
+    table = Table("parameter", "type", "default", "meaning", box=None, pad_edge=False)
+    for p in parameters:
+        table.add_row(*(_escaped(str(v)) for v in (p.name, p.type_name, p.default, p.help)))
+    console.print(table if parameters else "no parameters")
+
+
+@app.command()
+def plugins(as_json: Json = False) -> None:
+    """List the plugins: name, distribution, version, what they offer, or why they could not be loaded."""
+    registry = Registry.discover()
+    if as_json:
+        print(json.dumps([vars(p) for p in registry.plugins], indent=1))
+        return
+    table = Table("plugin", "distribution", "version", "offers", box=None, pad_edge=False)
+    for p in registry.plugins:
+        offers = ", ".join(f"{len(names)} {kind}s" for kind, names in p.components.items()).replace(
+            "modalitys", "modalities"
+        )
+        table.add_row(p.name, p.distribution, p.version, f"[red]broken: {_escaped(p.error)}[/]" if p.error else offers)
+    _console().print(table)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="Any installed component.")],
+    kind: Annotated[str | None, typer.Option("--kind", help="When several kinds have the name.")] = None,
+    set: Set = None,
+    debug: Debug = False,
+) -> None:
+    """Run the conformance kit on an installed component."""
+    from .check import run_check
+
+    run_check(Registry.discover(), name, kind, set or [])
+
+
+def main() -> None:
+    """Entry point: one line and exit 2 for the user's mistakes, 1 for anything else; a traceback only with --debug."""
+    debug = "--debug" in sys.argv or os.environ.get("PRIORLOOM_DEBUG") == "1"
+    try:
+        status = app(standalone_mode=False)
+    except (typer.Exit, KeyboardInterrupt, Exception) as error:
+        if debug and not isinstance(error, typer.Exit):
+            raise
+        status = _report(error)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    import click
+
+    if isinstance(error, typer.Exit | click.exceptions.Exit):
+        return int(error.exit_code)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        _complain("interrupted; what was finished is kept")
+        return 1
+    if isinstance(error, click.ClickException):
+        _complain(" ".join(error.format_message().split()) + "; see --help")
+        return 2
+    if isinstance(error, BrokenPipeError):
+        return 1
+    if isinstance(error, InputError):
+        _complain(str(error))
+        return 2
+    if isinstance(error, PriorloomError):
+        _complain(str(error))
+        return 1
+    _complain(" ".join(f"{type(error).__name__}: {error}".split()) + "; add --debug for the traceback")
+    return 1
+
+
+def _complain(text: str) -> None:
+    print(f"priorloom: {text}", file=sys.stderr)
+
+
+def _warn_broken(registry: Registry) -> None:
+    for p in registry.plugins:
+        if p.error:
+            _complain(f"plugin '{p.name}' ({p.distribution} {p.version}) is not loaded: {p.error}")
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _jsonable(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None | list | tuple) else str(value)
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["priorloom", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()

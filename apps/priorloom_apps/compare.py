@@ -1,0 +1,80 @@
+"""Compare methods on the same data: cases, methods, results, files. This is what ``priorloom compare`` runs.
+
+As a library example: ``python -m priorloom_apps.compare OUT`` runs the embedded default.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from priorloom.compare import compare
+from priorloom.config import Plan, make_cases, make_methods
+from priorloom.errors import InputError
+from priorloom.modality import Case
+from priorloom.pipeline import Result
+from priorloom.registry import Registry
+
+from .device import on_device
+from .output import check_writable, npy_bytes, results_json, row, versions, write_atomic
+from .present import console, notes, progress, table
+
+
+def run_comparison(plan: Plan, registry: Registry, out: Path, device: str = "cpu", command: str = "") -> list[Result]:
+    """Run a plan; write ``results.json``, ``images/CASE/METHOD.npy|png`` and ``report.html`` in `out`; print the table.
+
+    Every image and the JSON are written as soon as a method is done, so that an interrupted run keeps what it finished.
+    """
+    check_writable(out)
+    cases = [on_device(case, device) for case in make_cases(plan, registry)]
+    methods = make_methods(plan, registry, list(dict.fromkeys(c.modality for c in cases)))
+    results: list[Result] = []
+    rows: list[dict[str, Any]] = []
+
+    def keep(case: Case, result: Result) -> None:
+        path = Path("images") / case.name / f"{result.method}.npy"
+        write_atomic(out / path, npy_bytes(result.image.cpu().numpy()))
+        results.append(result)
+        rows.append(row(result, str(path)))
+        write_atomic(out / "results.json", results_json(rows, plan.seed))
+        tick(case, result)
+
+    try:
+        with progress(sum(len(methods[c.modality]) for c in cases)) as tick:
+            for case in cases:
+                compare([case], methods[case.modality], registry=registry, seed=plan.seed, on_result=keep)
+    finally:
+        if results:
+            _publish(out, cases, results, rows, registry, {"command": command, "seed": str(plan.seed), **versions()})
+    return results
+
+
+def _publish(
+    out: Path,
+    cases: Sequence[Case],
+    results: Sequence[Result],
+    rows: Sequence[dict[str, Any]],
+    registry: Registry,
+    facts: dict[str, str],
+) -> None:
+    modalities = {name: registry.modality(name) for name in dict.fromkeys(c.modality for c in cases)}
+    shell = console()
+    shell.print(table(results))
+    for note in notes(results):
+        shell.print(f"note: {note}", highlight=False)
+    try:
+        from . import pictures, report
+
+        for name, content in pictures.case_pictures(cases, results, modalities).items():
+            write_atomic(out / "images" / name, content)
+        write_atomic(out / "report.html", report.render(cases, results, rows, modalities, facts).encode())
+    except InputError as error:  # the extra [report] is not installed; the figures are complete without it
+        shell.print(f"note: no report.html: {error}", highlight=False)
+        return
+    shell.print(f"wrote {out}/results.json, {out}/report.html and {len(results)} images", highlight=False)
+
+
+if __name__ == "__main__":
+    run_comparison(Plan(), Registry.discover(), Path(sys.argv[1] if len(sys.argv) > 1 else "priorloom-out"))

@@ -1,0 +1,93 @@
+"""What a comparison shows while it runs and when it is done: progress, then the table."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from priorloom.modality import Case
+from priorloom.pipeline import Result
+
+Tick = Callable[[Case, Result], None]
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, or wide enough for the table in a log."""
+    return Console(width=None if sys.stdout.isatty() else 160)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Tick]:
+    """A progress bar on a terminal, plain lines in a log; told of each finished result."""
+    if sys.stderr.isatty():
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("comparing", total=total)
+
+            def advance(case: Case, result: Result) -> None:
+                bar.update(task, description=escape(f"{case.name}: {result.method} done"), advance=1)
+
+            yield advance
+        return
+    numbers = count(1)
+
+    def line(case: Case, result: Result) -> None:
+        print(f"[{next(numbers)}/{total}] {case.name} {summary(result)}", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def summary(result: Result) -> str:
+    """A result in one line."""
+    quality = f"{result.metrics['psnr']:.2f} dB, " if result.metrics else ""
+    ending = "" if result.converged is None else ", converged" if result.converged else ", NOT CONVERGED"
+    return f"{result.method}: {quality}{result.iterations} iterations, {result.seconds:.2f} s{ending}"
+
+
+_TEXT = ("case", "method", "kind", "tuned", "certificate")
+_COLUMNS = ("case", "method", "kind", "PSNR dB", "SSIM", "NMSE", "seconds", "iterations", "residual", "converged")
+
+
+def table(results: Sequence[Result]) -> Table:
+    """The comparison as a table; cases in order, methods as they ran."""
+    shown = Table(box=None, pad_edge=False)
+    for name in (*_COLUMNS, "tuned", "certificate"):
+        shown.add_column(name, justify="left" if name in _TEXT else "right")
+    previous = None
+    for r in results:
+        if r.metrics is None:
+            quality = ["no truth"] * 3
+        else:
+            quality = [f"{r.metrics['psnr']:.2f}", f"{r.metrics['ssim']:.4f}", f"{r.metrics['nmse']:.5f}"]
+        shown.add_row(
+            "" if r.case == previous else r.case,
+            r.method,
+            r.kind,
+            *quality,
+            f"{r.seconds:.2f}",
+            str(r.iterations),
+            "–" if r.residual is None else f"{r.residual:.1e}",
+            "–" if r.converged is None else "yes" if r.converged else "[bold red]NO[/]",
+            r.tuned,
+            r.certificate,
+        )
+        previous = r.case
+    return shown
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """What a reader must know before believing the table."""
+    found = []
+    loose = sorted({f"{r.method} on {r.case}" for r in results if r.converged is False})
+    if loose:
+        found.append(f"not converged, so not a baseline: {', '.join(loose)}; raise solver.max_iterations")
+    if any(r.tuned in ("default", "given") and r.kind != "direct" for r in results):
+        found.append("parameters marked 'default' or 'given' were not tuned on these data")
+    return found

@@ -1,0 +1,50 @@
+"""Reconstruct one measurement with one method: what ``priorloom reconstruct`` runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from priorloom.compare import Method, reconstruct
+from priorloom.config import Plan, make_cases, make_methods
+from priorloom.errors import InputError, OutputError
+from priorloom.pipeline import Result
+from priorloom.registry import Registry
+
+from .device import on_device
+from .output import check_writable, npy_bytes, write_atomic
+from .present import summary
+
+
+def run_reconstruction(plan: Plan, method: str, registry: Registry, out: Path, device: str = "cpu") -> Result:
+    """Reconstruct ``plan.input`` with `method` and write the image, ``.npy`` (values) or ``.png`` (picture)."""
+    if out.suffix.lower() not in (".npy", ".png"):
+        raise OutputError(f"output {out}", expected="a name that ends in .npy or .png", got=out.suffix or "no suffix")
+    registry.factory("pipeline", method)
+    check_writable(out.parent)
+    (case,) = make_cases(plan, registry)
+    case = on_device(case, device)
+    (chosen,) = make_methods(replace(plan, methods=(Method(method),)), registry, [case.modality])[case.modality]
+    result = reconstruct(case, chosen, registry=registry, seed=plan.seed)
+    if out.suffix.lower() == ".npy":
+        write_atomic(out, npy_bytes(result.image.cpu().numpy()))
+    else:
+        write_atomic(out, _picture(result, registry))
+    modality = registry.modality(case.modality)
+    print(f"{case.name}: {summary(result)}")
+    print(f"wrote {out}: {' x '.join(map(str, result.image.shape))} in {modality.units}")
+    return result
+
+
+def _picture(result: Result, registry: Registry) -> bytes:
+    from . import pictures
+
+    shown = registry.modality(result.modality).display(result.image)
+    low, high = (float(q) for q in torch.quantile(shown.flatten().cpu(), torch.tensor([0.01, 0.999])))
+    if not high > low:
+        raise InputError(
+            "picture of a constant image", expected="some contrast", got=f"{low:g} everywhere", cure="write .npy"
+        )
+    return pictures.grey_png(shown, low, high)
