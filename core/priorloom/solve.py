@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from .errors import DivergenceError, InputError
 from .problem import Problem
-from .steps.base import State, Step, all_finite
+from .steps.base import State, Step
 
 GROWTH = 1e4
-"""An absolute residual that exceeds the largest of the first ten by this factor is divergence."""
+"""A change ``|x+ - x|`` that exceeds the largest of the first ten by this factor is divergence."""
+DENSITY = 1.15
+"""The convergence curve has a point at every iteration at first, then at this ratio: 30 in a hundred iterations, 45 in a thousand."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One point of the convergence curve: relative residual, objective (None where there is none), seconds of solving so far."""
+    """One point of the convergence curve: optimality residual, objective (None where there is none), seconds of solving so far."""
 
     iteration: int
     residual: float
@@ -40,9 +42,9 @@ class Solution:
     converged
         True only when the criterion was met; None where there is none (a direct method, an unrolled network).
     criterion
-        The criterion in words.
+        The criterion in words: the one that was met, or else the one that was not.
     residual
-        The last relative fixed-point residual, the largest over the batch; None without an iteration.
+        The last optimality residual (``Step.residual``), the largest over the batch; None without an iteration.
     gap
         The last relative primal-dual gap where it exists.
     seconds
@@ -74,32 +76,46 @@ def run(
     tol: float = 1e-4,
     x0: Tensor | None = None,
     on_record: Callable[[Record], None] | None = None,
-    record_every: int = 10,
 ) -> Solution:
     """Solve `problem` with one repeated step, or apply a list of steps once each.
 
-    A single step is repeated under no_grad until the fixed-point residual relative to the image,
-    ``residual / |x+|``, is at most `tol` for every batch element, or `n` iterations are done. A ModuleList is the unrolled
-    form: every layer is applied once, gradients flow, and there is no criterion; the first layer makes the initial state.
+    A single step is repeated under no_grad until every batch element has an optimality residual (``Step.residual``,
+    dimensionless and independent of the step sizes) of at most `tol` or meets the step's own stopping rule
+    (``Step.finished``), or `n` iterations are done. A ModuleList is the unrolled form: every layer is applied once,
+    gradients flow, and there is no criterion; the first layer makes the initial state.
+
+    Parameters
+    ----------
+    steps, problem
+        What to repeat or to apply, on which objective.
+    n, tol
+        The most iterations, and the tolerance.
+    x0
+        The starting image; zero when absent.
+    on_record
+        Called with every point of the convergence curve; the points are logarithmically spaced.
 
     Raises
     ------
     DivergenceError
-        When a state is not finite or the residual grows beyond `GROWTH` times its start.
+        When a change or residual is not finite, or the change grows beyond `GROWTH` times its start.
     """
     if isinstance(steps, nn.ModuleList):
         return _unroll(steps, problem, x0)
     if n < 1:
         raise InputError("solver.max_iterations", expected="at least 1", got=n)
-    if not tol > 0:
+    if not 0 < tol < math.inf:
         raise InputError("solver.tolerance", expected="a positive number", got=tol)
     with torch.no_grad():
-        return _repeat(steps, problem, n, tol, x0, on_record, record_every)
+        return _repeat(steps, problem, n, tol, x0, on_record)
 
 
 def _unroll(steps: nn.ModuleList, problem: Problem, x0: Tensor | None) -> Solution:
     began = time.perf_counter()
     layers = [layer for layer in steps if isinstance(layer, Step)]
+    if len(layers) != len(steps):
+        odd = next(type(layer).__name__ for layer in steps if not isinstance(layer, Step))
+        raise InputError("layer of an unrolled method", expected="a Step", got=odd)
     state = layers[0].init(problem, x0) if layers else State(problem.zeros() if x0 is None else x0)
     for layer in layers:
         state = layer(problem, state)
@@ -113,47 +129,67 @@ def _repeat(
     tol: float,
     x0: Tensor | None,
     on_record: Callable[[Record], None] | None,
-    record_every: int,
 ) -> Solution:
-    name = type(step).__name__
     began = time.perf_counter()
     aside = 0.0  # time spent on the convergence curve, not on solving
     state = step.init(problem, x0)
     history: list[Record] = []
-    first = 0.0
+    watch = _Watch(type(step).__name__, tol)
+    next_record = 1
     for k in range(1, n + 1):
         before, state = state, step(problem, state)
-        absolute = step.residual(problem, before, state)
-        size = problem.space.norm(state.x).clamp_min(torch.finfo(problem.space.real_dtype).tiny)
-        residual, largest = float((absolute / size).max()), float(absolute.max())
-        if not math.isfinite(largest) or not all_finite(state):
-            raise DivergenceError(
-                f"{name} diverged at iteration {k}", expected="finite values", got=largest, cure=_CURE
-            )
-        if k <= 10:
-            first = max(first, largest)
-        elif largest > GROWTH * max(first, tol * float(size.max())):
-            raise DivergenceError(
-                f"{name} diverged at iteration {k}", expected=f"a residual below {GROWTH:g} times {first:.3g}",
-                got=f"{largest:.3g}", cure=_CURE,
-            )  # fmt: skip
-        done = residual <= tol
-        if done or k == n or k % record_every == 0 or k == 1:
+        residual = step.residual(problem, before, state)
+        worst = watch.check(k, problem, before.x, state.x, residual)
+        met = step.finished(problem, state)
+        done = bool((residual <= tol).all() if met is None else (met | (residual <= tol)).all())
+        if done or k == n or k >= next_record:
+            next_record = max(k + 1, math.ceil(k * DENSITY))
             pause = time.perf_counter()
             objective = float(problem.objective(state.x).sum()) if problem.has_value else None
-            history.append(Record(k, residual, objective, pause - began - aside))
+            history.append(Record(k, worst, objective, pause - began - aside))
             if on_record is not None:
                 on_record(history[-1])
             aside += time.perf_counter() - pause
         if done:
             break
     seconds = time.perf_counter() - began - aside
+    criterion = f"optimality residual <= {tol:g} within {n} iterations"
+    if met is not None and done and worst > tol:
+        criterion = f"{step.rule} within {n} iterations"
+    elif met is not None and not done:
+        criterion = f"{step.rule}, or {criterion}"
+    return Solution(state, k, done, criterion, worst, _relative_gap(step, problem, state), seconds, tuple(history))
+
+
+class _Watch:
+    """Raises DivergenceError at the first iteration that is not finite, or that grows."""
+
+    def __init__(self, name: str, tol: float) -> None:
+        self.name, self.tol, self.first = name, tol, 0.0
+
+    def check(self, k: int, problem: Problem, before: Tensor, after: Tensor, residual: Tensor) -> float:
+        """The largest residual over the batch."""
+        change = float(problem.space.norm(after - before).max())
+        worst = float(residual.max())
+        what = f"{self.name} diverged at iteration {k}"
+        if not (math.isfinite(change) and math.isfinite(worst)):
+            raise DivergenceError(what, expected="finite values", got=f"{change} {worst}", cure=_CURE)
+        if k <= 10:
+            # A start at the solution must not make rounding errors look like growth.
+            self.first = max(self.first, change, self.tol * float(problem.space.norm(after).max()))
+        elif change > GROWTH * self.first:
+            raise DivergenceError(
+                what, expected=f"a change below {GROWTH:g} times {self.first:.3g}", got=f"{change:.3g}", cure=_CURE
+            )
+        return worst
+
+
+def _relative_gap(step: Step[Any], problem: Problem, state: State) -> float | None:
+    """The primal-dual gap relative to the objective, the largest over the batch; None where it is absent or infinite."""
     gap = step.gap(problem, state)
-    relative_gap = None
-    if gap is not None and bool(torch.isfinite(gap).all()):
-        relative_gap = float((gap / problem.objective(state.x).abs().clamp_min(1e-30)).max())
-    criterion = f"fixed-point residual / |x| <= {tol:g} within {n} iterations"
-    return Solution(state, k, done, criterion, residual, relative_gap, seconds, tuple(history))
+    if gap is None or not bool(torch.isfinite(gap).all()):
+        return None
+    return float((gap / problem.objective(state.x).abs().clamp_min(torch.finfo(gap.dtype).tiny)).max())
 
 
 _CURE = "reduce the step size, or leave it to be chosen from the operator norm"

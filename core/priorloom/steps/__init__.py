@@ -1,6 +1,27 @@
 """Iterations: one module per family; every step serves classical, unrolled and plug-and-play methods alike."""
 
 from .base import State, Step
-from .proximal import ISTA
+from .duality import duality_gap
+from .least_squares import CG, LSQR
+from .primal_dual import PDHG
+from .proximal import FISTA, ISTA
+from .splitting import ADMM, DRS, HQS
+from .x_update import CGUpdate, ExactUpdate, NormalSystem, XUpdate
 
-__all__ = ["ISTA", "State", "Step"]
+__all__ = [
+    "ADMM",
+    "CG",
+    "DRS",
+    "FISTA",
+    "HQS",
+    "ISTA",
+    "LSQR",
+    "PDHG",
+    "CGUpdate",
+    "ExactUpdate",
+    "NormalSystem",
+    "State",
+    "Step",
+    "XUpdate",
+    "duality_gap",
+]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..problem import Problem
+from ..space import Space
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,13 @@ S = TypeVar("S", bound=State)
 class Step(nn.Module, Generic[S]):
     """One iteration of a method: pure, with parameters that are floats or nn.Parameters.
 
-    Subclasses write ``init`` (which refuses a problem that the method cannot solve) and ``forward``, and may sharpen
-    ``residual`` and ``gap``.
+    Subclasses write ``init`` (which refuses a problem that the method cannot solve) and ``forward``, should write
+    ``residual``, and may write ``gap`` and, where the method has a stopping rule of its own, ``finished`` and
+    ``rule``.
     """
+
+    rule: str = ""
+    """The stopping rule of ``finished`` in words."""
 
     def init(self, problem: Problem, x0: Tensor | None = None) -> S:
         """The state before the first iteration; `x0` is the starting image (zero when absent)."""
@@ -44,15 +50,36 @@ class Step(nn.Module, Generic[S]):
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
     def residual(self, problem: Problem, before: S, after: S) -> Tensor:
-        """The fixed-point residual of one iteration, per batch element, absolute: ``|x+ - x|`` unless a step knows better."""
-        return problem.space.norm(after.x - before.x)
+        """How far the optimality conditions are from holding after one iteration, per batch element, dimensionless.
+
+        The conditions are ``0 in A^H p + sum_i K_i^H q_i + dg(x)`` with ``p in df(Ax)`` and ``q_i in df_i(K_i x)``.
+        Their defect is measured relative to the natural size of what stands in them: ``L |x|`` for the first, with L
+        the Lipschitz constant of the data gradient, ``|K_i| |x|`` for the others. So the number does not depend on
+        units, and a method does not look converged because its steps are short. For a step that solves no stated
+        problem (a learned one) it is ``|x+ - x| / |x|``.
+        """
+        return relative(problem.space, after.x - before.x, after.x)
 
     def gap(self, problem: Problem, state: S) -> Tensor | None:
         """The primal-dual gap per batch element where the method has a dual point and the gap exists, else None."""
         return None
 
+    def finished(self, problem: Problem, state: S) -> Tensor | None:
+        """Which batch elements the method's own stopping rule (``rule``) ends; None where it has no such rule."""
+        return None
 
-def refuse_terms(step: Step[S], problem: Problem) -> None:
+
+def relative(space: Space, defect: Tensor, *sizes: Tensor) -> Tensor:
+    """``|defect| / max |size|`` per batch element; 0 where both vanish."""
+    return safe_divide(space.norm(defect), torch.stack([space.norm(s) for s in sizes]).amax(0))
+
+
+def safe_divide(a: Tensor, b: Tensor) -> Tensor:
+    """``a / b``, and 0 where ``b`` is 0 and ``a`` is too (1 where only ``b`` is 0)."""
+    return torch.where(b != 0, a / torch.where(b != 0, b, 1), (a != 0).to(a.dtype))
+
+
+def refuse_terms(step: Step[Any], problem: Problem) -> None:
     """Raise InputError when `problem` has operator terms that `step` cannot treat."""
     if problem.terms:
         raise InputError(
@@ -61,7 +88,7 @@ def refuse_terms(step: Step[S], problem: Problem) -> None:
         )  # fmt: skip
 
 
-def smooth_lipschitz(step: Step[S], problem: Problem) -> float:
+def smooth_lipschitz(step: Step[Any], problem: Problem) -> float:
     """Lipschitz constant of the data gradient; raises InputError when the data term is not smooth."""
     constant = problem.data.lipschitz()
     if constant is None:
@@ -69,6 +96,15 @@ def smooth_lipschitz(step: Step[S], problem: Problem) -> float:
             f"data term of {type(step).__name__}", expected="a smooth functional", got=type(problem.data.f).__name__
         )
     return constant
+
+
+def check_positive(what: str, value: float | Tensor | None) -> None:
+    """Raise InputError unless `value` is absent, an nn.Parameter (which training may move) or a positive, finite number."""
+    if value is None or isinstance(value, nn.Parameter):
+        return
+    number = torch.as_tensor(value)
+    if not bool((torch.isfinite(number) & (number > 0)).all()):
+        raise InputError(what, expected="a positive number", got=value)
 
 
 def start(problem: Problem, x0: Tensor | None) -> Tensor:
@@ -79,11 +115,20 @@ def start(problem: Problem, x0: Tensor | None) -> Tensor:
     return x0
 
 
-def all_finite(state: State) -> bool:
-    """Whether every tensor of the state is finite."""
-    for f in fields(state):
-        value = getattr(state, f.name)
-        tensors = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(t, Tensor) and not bool(torch.isfinite(t).all()) for t in tensors):
-            return False
-    return True
+def per_image(problem: Problem, x: Tensor, value: float | Tensor) -> Tensor:
+    """`value` as one real number per batch element of `x`."""
+    scalar = torch.as_tensor(value, dtype=problem.space.real_dtype, device=x.device)
+    return scalar.expand(problem.space.batch_shape(x))
+
+
+def root_sum_square(parts: Sequence[Tensor]) -> Tensor:
+    """``sqrt(sum_i a_i^2)`` of norms per batch element."""
+    return torch.stack(list(parts)).square().sum(0).sqrt()
+
+
+def total(parts: Sequence[Tensor]) -> Tensor:
+    """The sum, without a stacked copy."""
+    result = parts[0]
+    for part in parts[1:]:
+        result = result + part
+    return result

@@ -1,0 +1,167 @@
+"""The primal-dual hybrid gradient method for ``min_x f(Ax) + sum_i f_i(K_i x) + g(x)``: PDHG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..operator import Stack
+from ..problem import Problem, Term
+from .base import State, Step, check_positive, per_image, root_sum_square, safe_divide, start, total
+from .duality import duality_gap
+
+SHRINK, SLACK = 0.95, 1.5
+"""Goldstein et al.'s eta and Delta: by how much every change of the ratio weakens the next, and the imbalance that is left alone."""
+
+
+@dataclass(frozen=True)
+class PrimalDual(State):
+    """PDHG's state.
+
+    Parameters
+    ----------
+    duals
+        ``(p, q_1, ...)``, one for every block ``[A, K_1, ...]``, each ``[..., *K.range.shape]``.
+    images
+        ``(Ax, K_1 x, ...)``.
+    force
+        ``A^H p + sum_i K_i^H q_i``.
+    tau, sigma
+        The step sizes on the scaled blocks, ``[...]``.
+    change
+        The largest change of the ratio that the balancing may still make (Goldstein's alpha), ``[...]``.
+    primal, dual
+        The relative residuals of the last iteration, ``[...]``.
+    weights
+        ``1 / |K_i|^2`` of every block.
+    norm
+        The norm of the stacked scaled operator.
+    """
+
+    duals: tuple[Tensor, ...]
+    images: tuple[Tensor, ...]
+    force: Tensor
+    tau: Tensor
+    sigma: Tensor
+    change: Tensor
+    primal: Tensor
+    dual: Tensor
+    weights: tuple[float, ...]
+    norm: float
+
+
+class PDHG(Step[PrimalDual]):
+    """Primal-dual hybrid gradient (Chambolle and Pock, 2011, algorithm 1 with theta = 1).
+
+    ``x+ = prox_{tau g}(x - tau K^H q)``, ``q+ = prox_{sigma F*}(q + sigma K (2 x+ - x))`` for the objective ``f(Ax) +
+    sum_i f_i(K_i x) + g(x)``, with K the stack ``[A, K_1, ...]`` and F the sum of the f; all functionals convex.
+    Every block is scaled to norm 1 (the block form of Pock and Chambolle's preconditioning, 2011), so that the dual
+    steps on block i are ``sigma / |K_i|^2``, and ``tau sigma |K|^2 = 1`` with the norm of the *stacked scaled* operator:
+    x and q converge for every ratio.
+
+    Unless `ratio` is given, the ratio is chosen by adaptive residual balancing (Goldstein et al., 2015, algorithm 2):
+    the step whose residual is larger, relative to the natural size of its terms, grows. The changes are summable, which
+    keeps the convergence. One forward and one adjoint of every block per iteration: K x is kept, and ``K(2 x+ - x)`` and
+    both residuals follow by linearity.
+
+    Parameters
+    ----------
+    ratio
+        ``sqrt(tau / sigma)`` on the scaled blocks, so that ``tau = ratio / |K|`` and ``sigma = 1 / (ratio |K|)``; a number
+        or an nn.Parameter, fixed. Balanced automatically when absent.
+    """
+
+    def __init__(self, ratio: float | Tensor | None = None) -> None:
+        super().__init__()
+        check_positive("ratio of PDHG", ratio)
+        self.ratio = ratio
+
+    def init(self, problem: Problem, x0: Tensor | None = None) -> PrimalDual:
+        """Start at `x0` with zero duals, and a ratio that makes tau a gradient step of the data term."""
+        x = start(problem, x0)
+        blocks = _blocks(problem)
+        # A zero block needs no scaling.
+        weights = tuple((t.K.norm() or 1.0) ** -2 for t in blocks)
+        scaled = [w**0.5 * t.K for w, t in zip(weights, blocks, strict=True)]
+        # The norm only has to be an upper bound, so a loose interval will do.
+        norm = (
+            Stack(scaled).norm_bounds(1e-2)[1] if len(scaled) > 1 else blocks[0].K.norm() * weights[0] ** 0.5
+        ) or 1.0
+        lipschitz = problem.data.lipschitz()
+        ratio = per_image(problem, x, norm / lipschitz if lipschitz else 1.0)
+        images = tuple(t.K(x) for t in blocks)
+        zero, one = torch.zeros_like(ratio), torch.ones_like(ratio)
+        return PrimalDual(
+            x, tuple(torch.zeros_like(image) for image in images), images, torch.zeros_like(x), ratio / norm,
+            1 / (ratio * norm), zero + 0.5, one, one, weights, norm,
+        )  # fmt: skip
+
+    def forward(self, problem: Problem, state: PrimalDual) -> PrimalDual:
+        """One primal step, one dual step at the extrapolated point, and the balancing."""
+        space, blocks = problem.space, _blocks(problem)
+        if self.ratio is None:
+            tau, sigma = state.tau, state.sigma
+        else:
+            ratio = per_image(problem, state.x, self.ratio)
+            tau, sigma = ratio / state.norm, 1 / (ratio * state.norm)
+        x = problem.prior.prox(state.x - space.expand(tau) * state.force, tau)
+        images = tuple(t.K(x) for t in blocks)
+        duals = []
+        for t, q, old, new, weight in zip(blocks, state.duals, state.images, images, state.weights, strict=True):
+            step = sigma * weight
+            duals.append(t.f.prox_conjugate(q + t.f.space.expand(step) * (2 * new - old), step))
+        forces = [t.K.adjoint(q) for t, q in zip(blocks, duals, strict=True)]
+        force = total(forces)
+        with torch.no_grad():
+            primal = _stationarity(problem, state, x, forces, force, tau)
+            dual = _link(problem, state, x, duals, images, sigma)
+        change = state.change
+        if self.ratio is None:
+            tau, sigma, change = _balance(tau, sigma, change, primal, dual)
+        return PrimalDual(x, tuple(duals), images, force, tau, sigma, change, primal, dual, state.weights, state.norm)
+
+    def residual(self, problem: Problem, before: PrimalDual, after: PrimalDual) -> Tensor:
+        """The larger of the relative primal and dual residuals."""
+        return torch.maximum(after.primal, after.dual)
+
+    def gap(self, problem: Problem, state: PrimalDual) -> Tensor | None:
+        """The gap at x and the duals."""
+        return duality_gap(problem, state.x, state.duals)
+
+
+def _blocks(problem: Problem) -> tuple[Term, ...]:
+    return (problem.data, *problem.terms)
+
+
+def _stationarity(
+    problem: Problem, before: PrimalDual, x: Tensor, forces: Sequence[Tensor], force: Tensor, tau: Tensor
+) -> Tensor:
+    """The defect of ``0 in K^H q + dg(x)``, ``(x - x+) / tau - K^H (q - q+)`` (Goldstein et al., 2015, eq. 10), relative
+    to the largest of ``L |x|`` and the ``|K_i^H q_i|``."""
+    norm = problem.space.norm
+    defect = (before.x - x) / problem.space.expand(tau) - before.force + force
+    smooth = (problem.data.lipschitz() or 0.0) * torch.maximum(norm(x), norm(before.x))
+    return safe_divide(norm(defect), torch.stack([smooth, *(norm(f) for f in forces)]).amax(0))
+
+
+def _link(
+    problem: Problem, before: PrimalDual, x: Tensor, duals: Sequence[Tensor], images: Sequence[Tensor], sigma: Tensor
+) -> Tensor:
+    """The defect of ``K x in dF*(q)``, ``(q - q+) / sigma - K (x - x+)`` on the scaled blocks, relative to ``|K| |x|``."""
+    norm = problem.space.norm
+    parts = []
+    for t, q, q_old, new, old, weight in zip(
+        _blocks(problem), duals, before.duals, images, before.images, before.weights, strict=True
+    ):
+        part = (q_old - q) / t.f.space.expand(sigma * weight) - old + new
+        parts.append(weight**0.5 * t.f.space.norm(part))
+    return safe_divide(root_sum_square(parts), before.norm * torch.maximum(norm(x), norm(before.x)))
+
+
+def _balance(tau: Tensor, sigma: Tensor, change: Tensor, primal: Tensor, dual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    up, down = primal > SLACK * dual, dual > SLACK * primal
+    factor = torch.where(up, 1 / (1 - change), torch.where(down, 1 - change, 1.0))
+    return tau * factor, sigma / factor, torch.where(up | down, SHRINK * change, change)
