@@ -1,0 +1,253 @@
+"""The command line from the outside: what it writes, what it prints, and how it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from priorloom import Scan
+from priorloom.bundle import write
+
+from .conftest import GEOMETRY, Cli
+
+ROW_KEYS = {
+    "modality", "case", "method", "kind", "psnr", "ssim", "nmse", "data_range", "seconds", "iterations", "residual",
+    "converged", "parameters", "tuned", "certificate", "image",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["components", "list"], ["plugins"]])
+def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom priorloom_apps.cli import main\n"
+        f"sys.argv = ['priorloom', *{arguments!r}]\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'odl', 'astra', 'numpy', 'skimage', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_compare_writes_the_contract(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    small = ["--set", "case.images=[foam]", "--set", "operator.image_shape=[32,32]"]
+    run = cli("compare", "-m", "ct", "--method", "fbp", "--method", "tv-pdhg", *small, "--out", out, "--seed", 3)
+    assert run.code == 0, run.err
+    document = json.loads((out / "results.json").read_text())
+    assert document["schema"] == 1
+    assert document["seed"] == 3
+    assert document["versions"]["torch"]
+    assert [row["method"] for row in document["rows"]] == ["fbp", "tv-pdhg"]
+    for row in document["rows"]:
+        assert row.keys() >= ROW_KEYS
+        image = np.load(out / row["image"], allow_pickle=False)
+        assert image.shape == (32, 32)
+        assert (out / row["image"]).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    fbp, tv = document["rows"]
+    assert fbp["kind"] == "direct"
+    assert fbp["converged"] is None
+    assert tv["converged"] is True
+    assert tv["parameters"]["prior.lam"] > 0
+    assert tv["psnr"] > fbp["psnr"]
+    assert "tv-pdhg" in run.out
+    assert not list(out.rglob("*.tmp"))
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [v for k, v in attrs if k in ("src", "href", "srcset", "action", "data") and v]
+
+
+def test_report_asks_for_nothing_outside(cli: Cli, scan_file: Path, tmp_path: Path) -> None:
+    run = cli("compare", "--input", scan_file, "--method", "fbp", "--out", tmp_path / "out")
+    assert run.code == 0, run.err
+    page = (tmp_path / "out" / "report.html").read_text()
+    links = _Links()
+    links.feed(page)
+    assert all(link.startswith(("data:", "#")) for link in links.found)
+    assert "Content-Security-Policy" in page
+
+
+def test_same_seed_same_bytes(cli: Cli, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        small = ["--set", "case.images=[foam]", "--set", "operator.image_shape=[32,32]"]
+        cli("compare", "-m", "ct", "--method", "fbp", *small, "--out", tmp_path / name)
+    images = [(tmp_path / n / "images" / "foam" / "fbp.npy").read_bytes() for n in ("a", "b")]
+    assert images[0] == images[1]
+
+
+def test_compare_runs_a_config_file(cli: Cli, scan_file: Path, tmp_path: Path) -> None:
+    config = tmp_path / "plan.yaml"
+    config.write_text(
+        "input: disc.npz\nmethods:\n  - fbp\n  - {method: tv-pdhg, label: tv-strong, prior: {lam: 0.5}, "
+        "solver: {tolerance: 1e-3}}\n"
+    )
+    run = cli("compare", config, "--out", tmp_path / "out", "--set", "tv-strong.solver.max_iterations=3000")
+    assert run.code == 0, run.err
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [r["method"] for r in rows] == ["fbp", "tv-strong"]
+    assert rows[1]["parameters"]["prior.lam"] == 0.5
+    assert rows[1]["parameters"]["solver.max_iterations"] == 3000
+    assert rows[1]["tuned"] == "given"
+    assert rows[0]["psnr"] is None
+    assert "no truth" in run.out
+
+
+def test_reconstruct_gives_the_units_back(cli: Cli, scan_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.npy"
+    run = cli("reconstruct", scan_file, "--modality", "ct", "--method", "fbp", "--out", out)
+    assert run.code == 0, run.err
+    image = np.load(out)
+    assert image.shape == (32, 32)
+    assert abs(image[14:18, 14:18].mean() / 0.02 - 1) < 0.02
+    picture = cli("reconstruct", scan_file, "--method", "fbp", "--out", tmp_path / "x.png")
+    assert picture.code == 0, picture.err
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_components_and_plugins_as_json(cli: Cli) -> None:
+    listed = json.loads(cli("components", "list", "--json").out)
+    assert "ct.parallel2d" in listed["operator"]
+    assert listed["prior"]["tv"] == "priors"
+    shown = json.loads(cli("components", "show", "pipeline", "tv-pdhg", "--json").out)
+    assert {"prior.lam", "prior.name", "solver.max_iterations", "solver.tolerance"} <= {
+        p["name"] for p in shown["parameters"]
+    }
+    assert all(p["help"] for p in shown["parameters"]), [p["name"] for p in shown["parameters"] if not p["help"]]
+    found = json.loads(cli("plugins", "--json").out)
+    assert {p["name"]: p["error"] for p in found}.items() >= dict.fromkeys(["core", "ct", "mri", "priors"]).items()
+
+
+REFUSED: list[tuple[str, list[str], str]] = [
+    ("unknown method", ["--method", "tv-pdgh"], "did you mean 'tv-pdhg'?"),
+    ("unknown modality", ["-m", "pet"], "unknown modality 'pet'"),
+    ("unknown setting", ["--set", "prior.lamb=1"], "did you mean 'prior.lam'?"),
+    ("negative lam", ["--method", "tv-pdhg", "--set", "prior.lam=-1"], "lam"),
+    ("lam of the wrong type", ["--method", "tv-pdhg", "--set", "prior.lam=much"], "expected float"),
+    ("no iterations", ["--method", "tv-pdhg", "--set", "solver.max_iterations=0"], "solver.max_iterations"),
+    ("tolerance zero", ["--method", "tv-pdhg", "--set", "solver.tolerance=0"], "solver.tolerance"),
+    ("not an assignment", ["--set", "prior.lam"], "KEY=VALUE"),
+    ("no such input", ["--input", "nowhere.npz"], "nothing there"),
+    ("no such config", ["nowhere.yaml"], "readable YAML"),
+    ("method of another modality", ["-m", "ct", "--method", "cg-sense"], "cg-sense"),
+    ("unknown case setting", ["-m", "ct", "--set", "case.photon=1"], "did you mean 'case.photons'?"),
+    ("case setting of neither", ["--set", "case.nonsense=1"], "case.nonsense"),
+    ("operator without a modality", ["--set", "operator.views=10"], "--modality"),
+    ("unknown operator parameter", ["-m", "ct", "--set", "operator.view=10"], "did you mean 'views'?"),
+    ("unknown component", ["--method", "tv-pdhg", "--set", "prior.name=huberr"], "unknown prior 'huberr'"),
+    ("unknown device", ["--device", "tpu", "--method", "fbp"], "cpu or cuda"),
+    ("mask that samples nothing", ["-m", "mri", "--set", "case.acceleration=1e9"], "acceleration"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), [r[1:] for r in REFUSED], ids=[r[0] for r in REFUSED])
+def test_bad_input_is_one_line_and_exit_2(cli: Cli, tmp_path: Path, arguments: list[str], said: str) -> None:
+    run = cli("compare", *arguments, "--out", tmp_path / "out")
+    assert run.code == 2, run.err
+    assert run.err.count("\n") == 1, run.err
+    assert said in run.err
+    assert not list((tmp_path / "out").rglob("*.npy"))
+
+
+def _bundle(path: Path, measurement: np.ndarray, **changes: object) -> Path:
+    write(path, Scan("ct", "ct.parallel2d", {**GEOMETRY, **changes}, measurement))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda p, y: _bundle(p, y[:20]), "[24, 47]"),
+        (lambda p, y: _bundle(p, np.where(y == y.max(), np.nan, y)), "NaN"),
+        (lambda p, y: _bundle(p, y.astype(np.complex64)), "real numbers"),
+        (lambda p, y: _bundle(p, y, views=None, angles_deg=tuple(range(10))), "[10, 47]"),
+        (lambda p, y: _bundle(p, np.zeros_like(y)), "scale"),
+        (lambda p, y: p.write_bytes(b"") or p, "empty"),
+        (lambda p, y: p.write_bytes(_bundle(p, y).read_bytes()[:300]) or p, "truncated"),
+    ],
+    ids=["shape", "nan", "complex", "angles", "all zero", "empty", "truncated"],
+)
+def test_bad_files_are_one_line_and_exit_2(cli: Cli, tmp_path: Path, sinogram: np.ndarray, make, said: str) -> None:
+    path = make(tmp_path / "bad.npz", sinogram)
+    out = tmp_path / "x.npy"
+    run = cli("reconstruct", path, "--method", "fbp", "--out", out)
+    assert run.code == 2, run.err
+    assert run.err.count("\n") == 1, run.err
+    assert said in run.err
+    assert not out.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.npz"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_output_that_cannot_be_written_as_a_user(cli: Cli, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    run = cli("compare", "-m", "ct", "--out", tmp_path / "out")
+    assert run.code == 2
+    assert "cannot be written" in run.err or "can be written" in run.err
+
+
+def test_output_below_a_file_is_refused_before_the_work(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    run = cli("compare", "-m", "ct", "--out", tmp_path / "file" / "out")
+    assert run.code == 2
+    assert run.err.count("\n") == 1
+    assert "--out" in run.err
+
+
+def test_an_older_result_survives_a_failing_run(cli: Cli, scan_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.npy"
+    assert cli("reconstruct", scan_file, "--method", "fbp", "--out", out).code == 0
+    before = out.read_bytes()
+    assert cli("reconstruct", scan_file, "--method", "tv-pdhg", "--set", "prior.lam=-1", "--out", out).code == 2
+    assert out.read_bytes() == before
+
+
+def test_debug_shows_the_traceback(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from priorloom.errors import InputError
+    from priorloom_apps.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["priorloom", "compare", "-m", "pet", "--out", str(tmp_path), "--debug"])
+    with pytest.raises(InputError):
+        main()
+
+
+def test_interrupt_keeps_what_is_finished(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from priorloom_apps import compare as app
+
+    real = app.compare
+
+    def stop_after_one(cases, methods, *, on_result, **keywords):  # the user presses Ctrl-C when the first is done
+        def once(case, result) -> None:
+            on_result(case, result)
+            raise KeyboardInterrupt
+
+        return real(cases, methods, on_result=once, **keywords)
+
+    monkeypatch.setattr(app, "compare", stop_after_one)
+    small = ["--set", "case.images=[foam]", "--set", "operator.image_shape=[32,32]"]
+    run = cli("compare", "-m", "ct", *small, "--out", tmp_path / "out")
+    assert run.code == 1
+    assert "what was finished is kept" in run.err
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [r["method"] for r in rows] == ["fbp"]
+
+
+def test_cuda_is_refused_in_one_line_where_there_is_none(cli: Cli, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    run = cli("compare", "-m", "ct", "--method", "fbp", "--device", "cuda", "--out", tmp_path / "out")
+    assert run.code == 2
+    assert "--device cpu" in run.err
