@@ -1,0 +1,201 @@
+"""The comparison report: one HTML file that needs nothing else, neither a server nor a network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from priorloom.errors import InputError
+from priorloom.modality import Case, Modality
+from priorloom.pipeline import Result
+
+from .curves import convergence_svg, series_class
+from .pictures import ERROR_COLOURS, error_limit, error_png, grey_png, plane, report_extra, window
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A method on a case, as the template shows it; pictures are data URIs."""
+
+    row: Mapping[str, Any]
+    result: Result
+    style: str
+    image: str
+    error: str | None
+    best: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Section:
+    """A case, as the template shows it."""
+
+    case: Case
+    modality: Modality
+    facts: Mapping[str, str]
+    window: tuple[float, float]
+    limit: float | None
+    truth: str | None
+    panels: Sequence[_Panel]
+    curves: str
+    leader: _Panel | None
+    unfinished: Sequence[str]
+    untuned: Sequence[str]
+    oracle: Sequence[str]
+
+
+def render(
+    cases: Sequence[Case],
+    results: Sequence[Result],
+    rows: Sequence[Mapping[str, Any]],
+    modalities: Mapping[str, Modality],
+    facts: Mapping[str, str],
+) -> str:
+    """The report as one HTML document.
+
+    Parameters
+    ----------
+    cases, results
+        What ``compare`` was given and what it returned; a case without results yet is named as such.
+    rows
+        The rows of ``results.json``, one for each result.
+    modalities
+        The modality of every case, by name.
+    facts
+        Said about the run, in this order: label -> text (seed, versions, device ...). Two labels are special: "title"
+        is the heading, and "command" is shown as the line that reproduces the run.
+
+    Raises
+    ------
+    InputError
+        A result without its row, or a missing optional package.
+    """
+    with report_extra():
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    by_name = {(row["case"], row["method"]): row for row in rows}
+    for result in results:
+        if (result.case, result.method) not in by_name:
+            raise InputError(f"row of '{result.method}' on '{result.case}'", expected="one row a result", got="none")
+    sections = [
+        _section(
+            case, [(r, by_name[r.case, r.method]) for r in results if r.case == case.name], modalities[case.modality]
+        )
+        for case in cases
+    ]
+    environment = Environment(
+        loader=PackageLoader("priorloom_apps"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(number=number, plain=plain)
+    script, style = (_template(name) for name in ("report.js", "report.css"))
+    return environment.get_template("report.html.j2").render(
+        title=facts.get("title", "Reconstruction comparison"),
+        command=facts.get("command"),
+        facts={label: text for label, text in facts.items() if label not in ("title", "command")},
+        sections=sections,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        style=style,
+        error_colours=", ".join(f"rgb{colour}" for colour in ERROR_COLOURS),
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """`value` to `digits` significant digits, without an exponent where that is short; "–" for None."""
+    if value is None or value == 0:
+        return "–" if value is None else "0"
+    if not math.isfinite(value):
+        return "∞" if value > 0 else "−∞" if value < 0 else "not a number"
+    if not 1e-3 <= abs(value) < 1e5:
+        mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+        return f"{mantissa}e{int(exponent)}".replace("-", "−")
+    before = math.floor(math.log10(abs(value))) + 1
+    return f"{value:.{max(digits - before, 0)}f}".replace("-", "−")
+
+
+def plain(value: Any) -> str:
+    """A parameter or a fact as text of at most 200 characters; floats to six digits."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list | tuple):
+        value = ", ".join(plain(v) for v in value)
+    text = " ".join(str(value).split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def _section(case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], modality: Modality) -> _Section:
+    truth = None if case.truth is None else plane(modality.display(case.truth))
+    images = [plane(modality.display(result.image)) for result, _ in outcomes]
+    shown = images if truth is None else [truth]
+    low, high = window(shown) if shown else (0.0, 1.0)
+    errors = [] if truth is None else [image - truth for image in images]
+    limit = error_limit(errors) if errors else None
+    best = _best([row for _, row in outcomes])
+    panels = [
+        _Panel(
+            row=row,
+            result=result,
+            style=series_class(index),
+            image=_uri(grey_png(images[index], low, high)),
+            error=None if limit is None else _uri(error_png(errors[index], limit)),
+            best=frozenset(
+                name for name, value in best.items() if row[name] == value and row["converged"] is not False
+            ),
+        )
+        for index, (result, row) in enumerate(outcomes)
+    ]
+    return _Section(
+        case=case,
+        modality=modality,
+        facts=_facts(case, modality),
+        window=(low, high),
+        limit=limit,
+        truth=None if truth is None else _uri(grey_png(truth, low, high)),
+        panels=panels,
+        curves=convergence_svg([result for result, _ in outcomes]),
+        leader=next((p for p in panels if "psnr" in p.best), None),
+        unfinished=[p.result.method for p in panels if p.row["converged"] is False],
+        untuned=[p.result.method for p in panels if p.row["tuned"] == "default"],
+        oracle=[p.result.method for p in panels if p.row["tuned"] == "oracle"],
+    )
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The best value of each metric among rows that are not unconverged, where at least two have one."""
+    best = {}
+    for name, choose in (("psnr", max), ("ssim", max), ("nmse", min)):
+        values = [row[name] for row in rows if row[name] is not None and row["converged"] is not False]
+        if len(values) > 1:
+            best[name] = choose(values)
+    return best
+
+
+def _facts(case: Case, modality: Modality) -> dict[str, str]:
+    """What is known about a case before any method runs."""
+    return {
+        "modality": modality.title,
+        "operator": type(case.operator).__name__,
+        "image": " × ".join(map(str, case.operator.domain.shape)),
+        "measurement": " × ".join(map(str, case.operator.range.shape)),
+        "truth": "none: metrics and error maps need one" if case.truth is None else "known",
+        "noise": "level not stated" if case.noise_std is None else f"standard deviation {number(case.noise_std)}",
+        **{str(key).replace("_", " "): plain(value) for key, value in case.metadata.items()},
+    }
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _template(name: str) -> str:
+    return (files("priorloom_apps") / "templates" / name).read_text(encoding="utf-8")
+
+
+__all__ = ["number", "plain", "render"]

@@ -1,0 +1,24 @@
+"use strict";
+for (const table of document.querySelectorAll("table")) {
+  const heads = [...table.tHead.rows[0].cells];
+  heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
+    const up = head.getAttribute("aria-sort") !== "ascending";
+    heads.forEach((other) => other.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const key = (row) => {
+      const { value } = row.cells[column].dataset;
+      return value === undefined ? row.cells[column].textContent.trim() : value === "" ? NaN : Number(value);
+    };
+    const compare = (a, b) => {
+      if (typeof a === "string") return up ? a.localeCompare(b) : b.localeCompare(a);
+      if (isNaN(a) || isNaN(b)) return isNaN(a) - isNaN(b); // what has no value stays last
+      return up ? a - b : b - a;
+    };
+    table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => compare(key(a), key(b))));
+  }));
+}
+for (const zoom of document.querySelectorAll(".zoom")) {
+  zoom.hidden = false;
+  zoom.lastElementChild.addEventListener("input", (event) =>
+    zoom.closest(".case").style.setProperty("--tile", event.target.value + "px"));
+}
