@@ -162,7 +162,7 @@ def _section(case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], m
         curves=convergence_svg([result for result, _ in outcomes]),
         leader=next((p for p in panels if "psnr" in p.best), None),
         unfinished=[p.result.method for p in panels if p.row["converged"] is False],
-        untuned=[p.result.method for p in panels if p.row["tuned"] == "default"],
+        untuned=[p.result.method for p in panels if p.row["tuned"] == "default" and p.row["parameters"]],
         oracle=[p.result.method for p in panels if p.row["tuned"] == "oracle"],
     )
 
