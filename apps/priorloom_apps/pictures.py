@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,36 @@ def window(planes: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
     if not high > low:
         low, high = float(values.min()), float(values.max())
     return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The planes of a case that are shown, in the case's units, and their one window."""
+
+    truth: NDArray[np.float64] | None
+    images: Sequence[NDArray[np.float64]]
+    window: tuple[float, float]
+
+
+def planes(case: Case, results: Sequence[Result], modality: Modality) -> Planes:
+    """The planes of a case: the window comes from the truth, else from all `results` together."""
+    truth = None if case.truth is None else plane(modality.display(case.truth))
+    images = [plane(modality.display(result.image)) for result in results]
+    judged = images if truth is None else [truth]
+    return Planes(truth, images, window(judged) if judged else (0.0, 1.0))
+
+
+def case_pictures(
+    cases: Sequence[Case], results: Sequence[Result], modalities: Mapping[str, Modality]
+) -> dict[str, bytes]:
+    """A grey PNG of every result, ``CASE/METHOD.png`` -> content, all of a case in its one window."""
+    pictures = {}
+    for case in cases:
+        of_case = [r for r in results if r.case == case.name]
+        shown = planes(case, of_case, modalities[case.modality])
+        for result, image in zip(of_case, shown.images, strict=True):
+            pictures[f"{case.name}/{result.method}.png"] = grey_png(image, *shown.window)
+    return pictures
 
 
 def error_limit(errors: Sequence[NDArray[np.float64]]) -> float:
@@ -121,20 +152,19 @@ def overview_png(cases: Sequence[Case], results: Sequence[Result], modalities: M
 
     panels = []
     for case in cases:
-        display = modalities[case.modality].display
-        truth = [] if case.truth is None else [plane(display(case.truth))]
         of_case = [r for r in results if r.case == case.name]
-        shown = truth + [plane(display(r.image)) for r in of_case]
-        titles = ["truth"] * len(truth) + [
-            r.method if r.metrics is None else f"{r.method}\n{r.metrics['psnr']:.1f} dB" for r in of_case
-        ]
-        if shown:
-            panels.append((case, shown, titles, window(truth or shown)))
+        shown = planes(case, of_case, modalities[case.modality])
+        titled = [] if shown.truth is None else [("truth", shown.truth)]
+        for result, image in zip(of_case, shown.images, strict=True):
+            figure_of_merit = "" if result.metrics is None else f"\n{result.metrics['psnr']:.1f} dB"
+            titled.append((result.method + figure_of_merit, image))
+        if titled:
+            panels.append((case.name, titled, shown.window))
     if not panels:
         raise InputError("overview picture", expected="at least one case with an image", got="none")
 
-    columns = max(len(shown) for _, shown, _, _ in panels)
-    heights = [shown[0].shape[0] / shown[0].shape[1] for _, shown, _, _ in panels]  # of a panel of width 1
+    columns = max(len(titled) for _, titled, _ in panels)
+    heights = [titled[0][1].shape[0] / titled[0][1].shape[1] for _, titled, _ in panels]  # of a panel of width 1
     title = 0.27  # room for two lines, in panel widths
     figure = Figure(
         figsize=(1.7 * columns + 0.35, 1.7 * (sum(heights) + title * len(panels))), dpi=150, facecolor="white"
@@ -143,8 +173,8 @@ def overview_png(cases: Sequence[Case], results: Sequence[Result], modalities: M
         len(panels), columns, height_ratios=heights, left=0.35 / (1.7 * columns + 0.35), right=0.998, bottom=0.004,
         top=1 - title / (sum(heights) + title * len(panels)), wspace=0.02, hspace=title / (sum(heights) / len(panels)),
     )  # fmt: skip
-    for row, (case, shown, titles, (low, high)) in enumerate(panels):
-        for column, (picture, text) in enumerate(zip(shown, titles, strict=True)):
+    for row, (name, titled, (low, high)) in enumerate(panels):
+        for column, (text, picture) in enumerate(titled):
             axes = figure.add_subplot(grid[row, column])
             axes.imshow(picture, cmap="gray", vmin=low, vmax=high)
             axes.set_title(text, fontsize=8, pad=3, linespacing=1.1, parse_math=False)
@@ -152,7 +182,7 @@ def overview_png(cases: Sequence[Case], results: Sequence[Result], modalities: M
             axes.set_yticks([])
             axes.spines[:].set_visible(False)
             if column == 0:
-                axes.set_ylabel(case.name, fontsize=9, parse_math=False)
+                axes.set_ylabel(name, fontsize=9, parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})  # the same bytes from every matplotlib
     return buffer.getvalue()
@@ -175,4 +205,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-__all__ = ["ERROR_COLOURS", "error_limit", "error_png", "grey_png", "overview_png", "plane", "report_extra", "window"]
+__all__ = [
+    "ERROR_COLOURS", "Planes", "case_pictures", "error_limit", "error_png", "grey_png", "overview_png", "plane",
+    "planes", "report_extra", "window",
+]  # fmt: skip

@@ -15,7 +15,7 @@ from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
 
 from .curves import convergence_svg, series_class
-from .pictures import ERROR_COLOURS, error_limit, error_png, grey_png, plane, report_extra, window
+from .pictures import ERROR_COLOURS, error_limit, error_png, grey_png, planes, report_extra
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,8 @@ def plain(value: Any) -> str:
 
 
 def _section(case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], modality: Modality) -> _Section:
-    truth = None if case.truth is None else plane(modality.display(case.truth))
-    images = [plane(modality.display(result.image)) for result, _ in outcomes]
-    shown = images if truth is None else [truth]
-    low, high = window(shown) if shown else (0.0, 1.0)
-    errors = [] if truth is None else [image - truth for image in images]
+    shown = planes(case, [result for result, _ in outcomes], modality)
+    errors = [] if shown.truth is None else [image - shown.truth for image in shown.images]
     limit = error_limit(errors) if errors else None
     best = _best([row for _, row in outcomes])
     panels = [
@@ -143,7 +140,7 @@ def _section(case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], m
             row=row,
             result=result,
             style=series_class(index),
-            image=_uri(grey_png(images[index], low, high)),
+            image=_uri(grey_png(shown.images[index], *shown.window)),
             error=None if limit is None else _uri(error_png(errors[index], limit)),
             best=frozenset(
                 name for name, value in best.items() if row[name] == value and row["converged"] is not False
@@ -155,9 +152,9 @@ def _section(case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], m
         case=case,
         modality=modality,
         facts=_facts(case, modality),
-        window=(low, high),
+        window=shown.window,
         limit=limit,
-        truth=None if truth is None else _uri(grey_png(truth, low, high)),
+        truth=None if shown.truth is None else _uri(grey_png(shown.truth, *shown.window)),
         panels=panels,
         curves=convergence_svg([result for result, _ in outcomes]),
         leader=next((p for p in panels if "psnr" in p.best), None),

@@ -25,7 +25,16 @@ from priorloom.pipeline import Result
 from priorloom.solve import Record
 from priorloom.space import Space
 from priorloom_apps.curves import SERIES, convergence_svg
-from priorloom_apps.pictures import ERROR_COLOURS, error_limit, error_png, grey_png, overview_png, plane, window
+from priorloom_apps.pictures import (
+    ERROR_COLOURS,
+    case_pictures,
+    error_limit,
+    error_png,
+    grey_png,
+    overview_png,
+    plane,
+    window,
+)
 from priorloom_apps.report import number, plain, render
 
 FACTS = {"title": "Two & two", "command": "priorloom compare --seed 3", "seed": "3", "versions": "torch 2.13.0"}
@@ -205,6 +214,20 @@ def test_error_limit_is_common_to_all_maps_and_positive() -> None:
     assert error_limit([np.zeros(4)]) == 1.0
 
 
+def test_case_pictures_share_the_window_of_the_truth() -> None:
+    disc, scan = case("disc"), case("scan", truth=False)
+    made = case_pictures(
+        [disc, scan], [result(disc, "a", 0.0), result(disc, "b", -5.0), result(scan, "a", 7.0)], MODALITIES
+    )
+    assert sorted(made) == ["disc/a.png", "disc/b.png", "scan/a.png"]
+    ramp = np.linspace(0, 1, 48).reshape(6, 8)
+    low, high = np.percentile(ramp, (0.5, 99.5))
+    expected = np.rint(255 * np.clip((ramp - low) / (high - low), 0, 1))
+    assert np.abs(pixels(made["disc/a.png"]) - expected).max() <= 1
+    assert pixels(made["disc/b.png"]).max() == 0  # far below the truth
+    assert np.abs(pixels(made["scan/a.png"]) - expected).max() <= 1  # without a truth: its own window
+
+
 def test_overview_has_a_row_a_case_and_the_same_bytes_twice() -> None:
     with_truth, without = case("disc", "mri"), case("scan", truth=False)
     results = [result(with_truth, "$x$"), result(with_truth, "b"), result(without, "a")]
@@ -343,7 +366,8 @@ def test_pictures_show_one_window_and_one_error_scale(page: Page) -> None:
     low, high = np.percentile(truth, (0.5, 99.5))
 
     def grey(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        return np.rint(255 * np.clip((image - low) / (high - low), 0, 1))
+        levels: np.ndarray[Any, Any] = np.rint(255 * np.clip((image - low) / (high - low), 0, 1))
+        return levels
 
     assert np.abs(images["truth of disc"] - grey(truth)).max() <= 1  # float32 in, float64 here
     assert np.abs(images["tv-pdhg on disc"] - grey(truth + 0.05)).max() <= 1
