@@ -1,0 +1,137 @@
+"""Coil maps against sigpy, known truth, and their definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sigpy.mri
+import torch
+from priorloom.errors import InputError
+from priorloom_mri.coils import birdcage_maps, calibration_block, crop_centre, espirit, root_sum_of_squares, walsh
+from priorloom_mri.noise import add_noise
+from priorloom_mri.operators import fftc
+from priorloom_mri.phantoms import phantom
+from torch import Tensor
+
+
+def agreement(a: Tensor, b: Tensor) -> Tensor:
+    """``|<a, b>| / |a| |b|`` across the coils: 1 where the maps are the same up to a common factor."""
+    return (a.conj() * b).sum(0).abs() / (root_sum_of_squares(a) * root_sum_of_squares(b)).clamp_min(1e-12)
+
+
+def disc(n: int) -> Tensor:
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, n),) * 2, indexing="ij")
+    return (x**2 + y**2 < 0.7).to(torch.complex64) * (1 + 0.5 * torch.cos(5 * x + 3 * y))
+
+
+@pytest.mark.parametrize(("coils", "shape"), [(8, (32, 24)), (5, (15, 17)), (1, (8, 8))])
+def test_birdcage_is_sigpys(coils: int, shape: tuple[int, int]) -> None:
+    ours = birdcage_maps(coils, shape)
+    np.testing.assert_allclose(ours.numpy(), sigpy.mri.birdcage_maps((coils, *shape)), atol=2e-6)
+    torch.testing.assert_close(root_sum_of_squares(ours), torch.ones(shape))
+
+
+def test_walsh_finds_the_maps(generator: torch.Generator) -> None:
+    maps = birdcage_maps(6, (48, 48))
+    image = disc(48)
+    found = walsh(add_noise(maps * image, 0.01, generator), window=5)
+    assert float(agreement(found, maps)[image != 0].min()) > 0.995
+    torch.testing.assert_close(root_sum_of_squares(found), torch.ones(48, 48))
+
+
+def test_walsh_with_one_pixel_is_the_image_itself(generator: torch.Generator) -> None:
+    images = torch.randn(3, 6, 5, dtype=torch.complex64, generator=generator)
+    torch.testing.assert_close(agreement(walsh(images, window=1), images), torch.ones(6, 5))
+
+
+def test_espirit_finds_the_maps(generator: torch.Generator) -> None:
+    maps = birdcage_maps(6, (64, 56))
+    image = phantom((64, 56), generator)
+    kspace = add_noise(fftc(maps * image), 0.002, generator)
+    found = espirit(kspace)
+    head = image.abs() > 0.05
+    assert float(agreement(found, maps)[head].min()) > 0.99
+    size = root_sum_of_squares(found)
+    assert float(size[head].min()) > 0.999
+    assert bool(((size < 1e-6) | ((size - 1).abs() < 1e-4)).all())
+    # The phase convention removes what the maps cannot know: one smooth phase remains.
+    combined = (found.conj() * maps).sum(0)[head]
+    assert float(torch.nn.functional.cosine_similarity(combined.real, combined.abs(), dim=0).abs()) > 0.5
+
+
+@pytest.mark.parametrize(("shape", "calibration"), [((48, 48), (24, 24)), ((45, 50), (20, 17))])
+def test_espirit_is_sigpys_up_to_phase(
+    shape: tuple[int, int], calibration: tuple[int, int], generator: torch.Generator
+) -> None:
+    maps = birdcage_maps(4, shape)
+    kspace = add_noise(fftc(maps * phantom(shape, generator)), 0.005, generator)
+    ours = espirit(kspace, calibration=calibration, crop=0.9)
+    block = crop_centre(kspace, calibration)
+    padded = torch.zeros_like(kspace)
+    crop_centre(padded, calibration).copy_(block)
+    width = min(calibration)
+    if calibration[0] == calibration[1]:
+        app = sigpy.mri.app.EspiritCalib(
+            padded.numpy(), calib_width=width, crop=0.9, max_iter=400, show_pbar=False, output_eigenvalue=False
+        )
+        theirs = torch.from_numpy(app.run())
+        support, their_support = root_sum_of_squares(ours) > 0.5, root_sum_of_squares(theirs) > 0.5
+        assert float((support != their_support).float().mean()) < 0.01
+        assert float(agreement(ours, theirs)[support & their_support].min()) > 0.999
+    else:
+        assert float(agreement(ours, maps)[root_sum_of_squares(ours) > 0.5].mean()) > 0.99
+
+
+def test_espirit_ignores_k_space_outside_its_calibration(generator: torch.Generator) -> None:
+    maps = birdcage_maps(4, (40, 40))
+    kspace = fftc(maps * phantom((40, 40), generator))
+    other = kspace.clone()
+    other[:, :, 35:] = 7
+    torch.testing.assert_close(espirit(kspace, calibration=(16, 16)), espirit(other, calibration=(16, 16)))
+
+
+def test_calibration_block() -> None:
+    mask = torch.zeros(40, 30, dtype=torch.bool)
+    mask[12:28, 8:22] = True  # rows -8 .. 7 and columns -7 .. 6 around the centre (20, 15)
+    assert calibration_block(mask, 24) == (16, 14)
+    assert calibration_block(mask, 10) == (10, 10)
+    mask[13] = False
+    assert calibration_block(mask, 24) == (13, 14)
+    lines = torch.zeros(40, 30, dtype=torch.bool)
+    lines[:, 10:20] = True
+    assert calibration_block(lines, 24) == (24, 10)
+    assert calibration_block(torch.zeros(8, 8, dtype=torch.bool), 24) == (0, 0)
+    assert calibration_block(torch.ones(7, 9, dtype=torch.bool), 24) == (7, 9)
+    for rows, columns in ((16, 14), (13, 10), (7, 7)):
+        assert bool(crop_centre(torch.ones(40, 30), (rows, columns)).all())
+
+
+def test_bad_input(generator: torch.Generator) -> None:
+    kspace = torch.randn(3, 20, 20, dtype=torch.complex64, generator=generator)
+    for calibration in ((24, 24), (5, 5)):
+        with pytest.raises(InputError, match="calibration of espirit"):
+            espirit(kspace, calibration=calibration)
+    with pytest.raises(InputError, match="signal in the centre"):
+        espirit(torch.zeros_like(kspace), calibration=(12, 12))
+    with pytest.raises(InputError, match="threshold and crop"):
+        espirit(kspace, calibration=(12, 12), crop=1.5)
+    with pytest.raises(InputError, match="finite"):
+        espirit(kspace * torch.nan, calibration=(12, 12))
+    with pytest.raises(InputError, match="complex"):
+        walsh(kspace.real)
+    with pytest.raises(InputError, match="odd"):
+        walsh(kspace, window=4)
+    with pytest.raises(InputError, match="birdcage"):
+        birdcage_maps(0, (4, 4))
+
+
+@pytest.mark.data
+def test_espirit_on_the_brain_is_sigpys(brain: Tensor) -> None:
+    ours = espirit(brain)
+    theirs = torch.from_numpy(sigpy.mri.app.EspiritCalib(brain.numpy(), show_pbar=False).run())
+    support, their_support = root_sum_of_squares(ours) > 0.5, root_sum_of_squares(theirs) > 0.5
+    assert float((support != their_support).float().mean()) < 1e-3
+    both = agreement(ours, theirs)[support & their_support]
+    # sigpy stops its power iteration after 100 steps, which is early where two eigenvalues are close.
+    assert float(both.quantile(0.001)) > 0.999
+    assert float(both.min()) > 0.99
