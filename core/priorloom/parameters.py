@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import re
-import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,8 +45,7 @@ class Parameter:
     @property
     def type_name(self) -> str:
         """The annotation as a person writes it."""
-        text = self.annotation.__name__ if isinstance(self.annotation, type) else str(self.annotation)
-        return re.sub(r"\b(?:[A-Za-z_]\w*\.)+", "", text)
+        return re.sub(r"'[^']*'|\b(?:[A-Za-z_]\w*\.)+", _without_modules, inspect.formatannotation(self.annotation))
 
     def validate(self, value: Any, owner: str) -> Any:
         """`value` converted to the annotation; raises InputError with expected and got."""
@@ -65,13 +64,18 @@ class Parameter:
         raise InputError(f"parameter '{self.name}' of {owner}", expected=self.type_name, got=shown, cure=problem)
 
 
+def _without_modules(found: re.Match[str]) -> str:
+    return found[0] if found[0].startswith("'") else ""
+
+
 def _forms(value: Any) -> Iterator[Any]:
     """`value`, and for an array from a file also the tensor or the list that a signature may ask for."""
     yield value
     if hasattr(value, "__array__") and hasattr(value, "tolist"):
         import torch
 
-        yield torch.as_tensor(value)
+        with contextlib.suppress(TypeError, ValueError):  # texts, and numbers that torch does not have
+            yield torch.as_tensor(value)
         if math.prod(value.shape) <= 100_000:
             yield value.tolist()
 
@@ -82,24 +86,44 @@ def signature_parameters(factory: Callable[..., Any], skip: int, owner: str, pre
     Raises
     ------
     PluginError
-        When a parameter has no annotation, or ``*args`` / ``**kwargs`` would swallow a typo.
+        When a parameter has no annotation (or one that cannot be resolved), ``*args`` / ``**kwargs`` would swallow a
+        typo, or the positional ones are missing.
     """
-    target = factory.__init__ if isinstance(factory, type) else factory  # type: ignore[misc]
-    hints = typing.get_type_hints(target, include_extras=True)
+    try:
+        items = list(inspect.signature(factory, eval_str=True).parameters.values())
+    except (NameError, AttributeError, SyntaxError, TypeError, ValueError) as error:
+        raise PluginError(
+            f"signature of {owner} cannot be read: {error}", cure="import at run time what its annotations name"
+        ) from error
     texts = docstring_parameters(inspect.getdoc(factory) or "")
+    positional = [p for p in items if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < skip:
+        raise PluginError(
+            f"{owner} takes ({', '.join(p.name for p in items)})", expected=f"{skip} positional before the keyword-only"
+        )
     found = []
-    for position, item in enumerate(inspect.signature(factory).parameters.values()):
+    for position, item in enumerate(items):
         if item.kind in (item.VAR_POSITIONAL, item.VAR_KEYWORD):
             raise PluginError(
                 f"{owner} takes '{item}'", cure="name every parameter, so that a misspelt one is an error"
             )
         if position < skip and item.kind is not item.KEYWORD_ONLY:
             continue
-        if item.name not in hints:
+        if item.annotation is item.empty:
             raise PluginError(f"parameter '{item.name}' of {owner} has no type annotation", cure="annotate it")
         default = REQUIRED if item.default is item.empty else item.default
-        found.append(Parameter(prefix + item.name, hints[item.name], default, texts.get(item.name, "")))
+        found.append(Parameter(prefix + item.name, item.annotation, default, texts.get(item.name, "")))
     return tuple(found)
+
+
+def _hint(target: Callable[..., Any], item: inspect.Parameter) -> Any:
+    """One annotation, evaluated; those of the skipped parameters may exist for type checkers only."""
+
+    def probe() -> None: ...
+
+    probe.__annotations__ = {item.name: item.annotation}
+    names = getattr(inspect.unwrap(target), "__globals__", {})
+    return typing.get_type_hints(probe, globalns=names, include_extras=True)[item.name]
 
 
 def docstring_parameters(text: str) -> dict[str, str]:
@@ -109,7 +133,7 @@ def docstring_parameters(text: str) -> dict[str, str]:
     if section:
         for names, body in re.findall(r"^(\S[^\n]*)\n((?:[ \t]+[^\n]*\n?|\n)+)", section[1] + "\n", re.M):
             for name in re.split(r"\s*,\s*", names):
-                found[name.strip()] = " ".join(body.split())
+                found[name.partition(" :")[0].strip()] = " ".join(body.split())
     return found
 
 
