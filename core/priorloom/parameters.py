@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import math
 import re
+import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -90,11 +91,9 @@ def signature_parameters(factory: Callable[..., Any], skip: int, owner: str, pre
         typo, or the positional ones are missing.
     """
     try:
-        items = list(inspect.signature(factory, eval_str=True).parameters.values())
-    except (NameError, AttributeError, SyntaxError, TypeError, ValueError) as error:
-        raise PluginError(
-            f"signature of {owner} cannot be read: {error}", cure="import at run time what its annotations name"
-        ) from error
+        items = list(inspect.signature(factory).parameters.values())
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"signature of {owner} cannot be read: {error}") from error
     texts = docstring_parameters(inspect.getdoc(factory) or "")
     positional = [p for p in items if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     if len(positional) < skip:
@@ -112,18 +111,27 @@ def signature_parameters(factory: Callable[..., Any], skip: int, owner: str, pre
         if item.annotation is item.empty:
             raise PluginError(f"parameter '{item.name}' of {owner} has no type annotation", cure="annotate it")
         default = REQUIRED if item.default is item.empty else item.default
-        found.append(Parameter(prefix + item.name, item.annotation, default, texts.get(item.name, "")))
+        found.append(
+            Parameter(prefix + item.name, _annotation(factory, item, owner), default, texts.get(item.name, ""))
+        )
     return tuple(found)
 
 
-def _hint(target: Callable[..., Any], item: inspect.Parameter) -> Any:
-    """One annotation, evaluated; those of the skipped parameters may exist for type checkers only."""
+def _annotation(factory: Callable[..., Any], item: inspect.Parameter, owner: str) -> Any:
+    """One annotation, evaluated: those of the skipped parameters may exist for type checkers only."""
 
     def probe() -> None: ...
 
+    target = inspect.unwrap(factory.__init__ if isinstance(factory, type) else factory)  # type: ignore[misc]
     probe.__annotations__ = {item.name: item.annotation}
-    names = getattr(inspect.unwrap(target), "__globals__", {})
-    return typing.get_type_hints(probe, globalns=names, include_extras=True)[item.name]
+    try:
+        hints = typing.get_type_hints(probe, globalns=getattr(target, "__globals__", {}), include_extras=True)
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
+        raise PluginError(
+            f"annotation of parameter '{item.name}' of {owner} cannot be read: {error}",
+            cure="import at run time what it names",
+        ) from error
+    return hints[item.name]
 
 
 def docstring_parameters(text: str) -> dict[str, str]:
