@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from priorloom_mri.bart import read
 from torch import Tensor
+
+from priorloom_mri.bart import read
 
 
 @pytest.fixture(scope="session")

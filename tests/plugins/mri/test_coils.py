@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import sigpy.mri
 import torch
+from torch import Tensor
+
 from priorloom.errors import InputError
 from priorloom_mri.coils import birdcage_maps, calibration_block, crop_centre, espirit, root_sum_of_squares, walsh
 from priorloom_mri.noise import add_noise
 from priorloom_mri.operators import fftc
 from priorloom_mri.phantoms import phantom
-from torch import Tensor
 
 
 def agreement(a: Tensor, b: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+
 from priorloom.errors import InputError
 from priorloom_mri.masks import (
     equispaced_lines,

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from priorloom.errors import InputError
 from priorloom_mri.noise import add_noise, coil_covariance, mix_coils, whitening
 from priorloom_mri.phantoms import phantom, shepp_logan, smooth_phase
@@ -67,7 +68,7 @@ def test_bad_noise(generator: torch.Generator) -> None:
 
 def test_phantom_has_the_area_and_values_of_its_ellipses() -> None:
     image = shepp_logan((256, 192))
-    # sum over ellipses of amplitude * pi a b, over the area 4 of the square; clamping at 0 changes nothing inside the head.
+    # The sum over ellipses of amplitude * pi a b, over the area 4 of the square.
     table = [(1, 0.69, 0.92), (-0.8, 0.6624, 0.874), (-0.2, 0.11, 0.31), (-0.2, 0.16, 0.41), (0.1, 0.21, 0.25)]
     table += [(0.1, 0.046, 0.046)] * 2 + [(0.1, 0.046, 0.023), (0.1, 0.023, 0.023), (0.1, 0.023, 0.046)]
     expected = math.pi / 4 * sum(a * b * c for a, b, c in table)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import sigpy.mri
 import torch
+from torch import Tensor
+
 from priorloom.errors import InputError
 from priorloom.operator import LinearOperator
 from priorloom_mri import operators
 from priorloom_mri.operators import fftc, fourier2d, ifftc, sense2d
-from torch import Tensor
 
 SHAPES = [(16, 12), (15, 12), (9, 7)]
 
