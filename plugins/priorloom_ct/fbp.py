@@ -104,7 +104,8 @@ def _ramp(detectors: int, filter: Filter, cutoff: float) -> Tensor:
 class Backprojection(LinearOperator):
     """Pixel-driven backprojection, ``[..., views, detectors]`` to ``[..., rows, columns]``.
 
-    Each pixel takes from every view the value at its shadow (linear interpolation), times ``(D / (D + d))^2`` in a fan.
+    Each pixel takes from every view the value at its shadow (linear interpolation), times ``(D / (D + d))^2`` in a
+    fan.
 
     Its weights are an interpolation matrix over the base angles (``folding.Folding``), so that its derivative is
     exact and it runs batched.
@@ -193,7 +194,8 @@ def _ray_weights(geometry: Geometry) -> FloatArray:
     fan = np.arctan(geometry.detector_positions / geometry.magnification / geometry.source_to_axis)
     angles = np.deg2rad(geometry.angles_deg)[:, None]
     here, there = _taper(angles, arc), _taper(angles + math.pi - 2 * fan, arc)
-    return weights[:, None] * np.cos(fan) * here / (here + there)
+    shared: FloatArray = weights[:, None] * np.cos(fan) * here / (here + there)
+    return shared
 
 
 def _taper(angle: FloatArray, arc: tuple[float, float] | None) -> FloatArray:
@@ -204,7 +206,8 @@ def _taper(angle: FloatArray, arc: tuple[float, float] | None) -> FloatArray:
     into = np.mod(angle - start, 2 * math.pi)
     to_end = np.minimum(into, length - into).clip(min=0)
     ramp = min(math.radians(10), length / 4)
-    return np.sin(math.pi / 2 * np.minimum(to_end / ramp, 1)) ** 2
+    taper: FloatArray = np.sin(math.pi / 2 * np.minimum(to_end / ramp, 1)) ** 2
+    return taper
 
 
 def angular_weights(angles_deg: tuple[float, ...], period_deg: float) -> tuple[FloatArray, tuple[float, float] | None]:

@@ -29,7 +29,7 @@ def expected_weights(geometry: Geometry, views: int) -> int:
 
 
 def ray_weights(geometry: Geometry, angles_deg: tuple[float, ...]) -> Any:
-    """Weights in mm of the scan's rays at `angles_deg`: a float32 CSR matrix ``[views * detectors, rows * columns]``."""
+    """Weights in mm of the scan's rays at `angles_deg`: float32 CSR ``[views * detectors, rows * columns]``."""
     astra = backend("astra", "the ray transform")
     rows, columns = geometry.image_shape
     half_width, half_height = columns * geometry.pixel_size / 2, rows * geometry.pixel_size / 2

@@ -1,0 +1,194 @@
+"""The .mat files of the Helsinki Tomography Challenge 2022 (Zenodo, 10.5281/zenodo.7418878): fan-beam sinograms."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.io
+
+from priorloom.errors import ReaderError
+from priorloom.modality import Reader, Scan
+
+BYTE_BUDGET = 2**30
+"""A file that declares more than this once inflated is refused before it is loaded; a full scan has 3 MB."""
+
+IMAGE_SHAPE = (512, 512)
+"""The organisers' reconstruction grid."""
+
+_VARIABLES = ("CtDataFull", "CtDataLimited")
+_MAGIC = b"MATLAB 5.0 MAT-file"
+_COMPRESSED = 15
+_CURE = "download it again"
+
+
+def htc2022() -> Reader:
+    """The reader of the challenge's full and limited-angle scans."""
+    summary = "Helsinki Tomography Challenge 2022: MATLAB files with a fan-beam sinogram and its geometry"
+    return Reader("htc2022", summary, (".mat",), _recognises, read)
+
+
+def _recognises(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.read(128).startswith(_MAGIC):
+            return False
+    try:
+        return any(name in _VARIABLES for name, _, _ in scipy.io.whosmat(path))
+    except Exception:  # scipy raises whatever a damaged file provokes
+        return False
+
+
+def read(path: Path, *, every: int = 1, angles: tuple[float, float] | None = None) -> Scan:
+    """Read a scan, or some of its views.
+
+    A view at 360 degrees that repeats the one at 0 is dropped.
+
+    Parameters
+    ----------
+    path
+        The file.
+    every
+        Keep every n-th of the views.
+    angles
+        Keep views from the first up to, not including, the second angle, in degrees; the range may cross 360.
+
+    Returns
+    -------
+    scan
+        Of the operator ct.fanbeam2d, on the organisers' grid of 512 x 512 pixels.
+
+    Raises
+    ------
+    ReaderError
+        Empty, truncated, another format, too large, without geometry, NaN, rows that do not match the angles, or an
+        option that selects nothing.
+    """
+    if every < 1:
+        raise ReaderError("input.every", expected="at least 1", got=every)
+    _check_size(path)
+    data = _load(path)
+    parameters = data.get("parameters")
+    if not isinstance(parameters, dict):
+        raise ReaderError(f"parameters in {path.name}", expected="a structure with the geometry", got="none")
+    sinogram = _numbers(path, "sinogram", data)
+    view_angles = np.atleast_1d(_numbers(path, "angles", parameters).squeeze())
+    if sinogram.ndim != 2 or view_angles.ndim != 1 or len(sinogram) != len(view_angles):
+        raise ReaderError(
+            f"sinogram in {path.name}", expected=f"[{view_angles.size} angles, detectors]", got=list(sinogram.shape)
+        )
+    if len(view_angles) > 1 and abs(view_angles[-1] - view_angles[0] - 360) < 1e-6:
+        sinogram, view_angles = sinogram[:-1], view_angles[:-1]
+    chosen = _choose(view_angles, every, angles)
+    sinogram, view_angles = sinogram[chosen], view_angles[chosen]
+    source_to_axis = _length(path, "distanceSourceOrigin", parameters)
+    source_to_detector = _length(path, "distanceSourceDetector", parameters)
+    if source_to_detector < source_to_axis:
+        raise ReaderError(
+            f"distanceSourceDetector in {path.name}", expected=f"at least {source_to_axis}", got=source_to_detector
+        )
+    pitch = _length(path, "pixelSizePost", parameters)
+    geometry = {
+        "image_shape": IMAGE_SHAPE,
+        "pixel_size": round(pitch * source_to_axis / source_to_detector, 6),
+        "angles_deg": tuple(float(a) for a in view_angles),
+        "detectors": sinogram.shape[1],
+        "detector_pitch": pitch,
+        "source_to_axis": source_to_axis,
+        "axis_to_detector": round(source_to_detector - source_to_axis, 6),
+    }
+    facts = {
+        "source": path.name,
+        "scanner": str(parameters.get("scanner", "unknown")),
+        "views": len(view_angles),
+        "angles [deg]": f"{view_angles[0]:g} to {view_angles[-1]:g}",
+    }
+    return Scan("ct", "ct.fanbeam2d", geometry, np.ascontiguousarray(sinogram), metadata=facts)
+
+
+def _choose(angles: npt.NDArray[np.float64], every: int, limits: tuple[float, float] | None) -> npt.NDArray[np.int64]:
+    kept = np.arange(len(angles))
+    if limits is not None:
+        first, last = limits
+        if not (math.isfinite(first) and 0 < last - first <= 360):
+            raise ReaderError("input.angles", expected="two rising angles in degrees, at most 360 apart", got=limits)
+        # A millionth of a degree forgives the rounding of angles that were summed up.
+        kept = kept[np.mod(angles - first + 1e-6, 360) < last - first]
+        if not kept.size:
+            raise ReaderError(
+                "input.angles", expected=f"a range that meets {angles.min():g} to {angles.max():g} degrees", got=limits
+            )
+    return kept[::every]
+
+
+def _check_size(path: Path) -> None:
+    """Walk over the top-level elements of a MAT 5 file and add up the sizes that they declare.
+
+    An element is (type, bytes) and its content; a compressed one starts, once inflated, with the tag of what it holds
+    (MAT-File Format, The MathWorks, chapter 1).
+    """
+    expected = "a MATLAB 5 file of the challenge"
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(128)
+            if not size:
+                raise ReaderError(path.name, expected=expected, got="an empty file", cure=_CURE)
+            if not head.startswith(_MAGIC) or len(head) < 128 or head[126:] not in (b"IM", b"MI"):
+                raise ReaderError(path.name, expected=expected, got="another format")
+            order = "<" if head[126:] == b"IM" else ">"
+            declared, place = 0, 128
+            while place < size:
+                file.seek(place)
+                tag = file.read(8)
+                kind, length = struct.unpack(f"{order}II", tag) if len(tag) == 8 else (0, size)
+                if place + 8 + length > size:
+                    raise ReaderError(path.name, expected=f"{place + 8 + length} bytes", got=f"{size}", cure=_CURE)
+                if kind == _COMPRESSED:
+                    start = zlib.decompressobj().decompress(file.read(min(length, 256)), 8)
+                    declared += struct.unpack(f"{order}II", start)[1] if len(start) == 8 else 0
+                else:
+                    declared += length
+                place += 8 + length
+    except OSError as error:
+        raise ReaderError(path.name, expected="a readable file", got=error.strerror or str(error)) from error
+    except zlib.error as error:
+        raise ReaderError(path.name, expected="intact compressed data", got=str(error), cure=_CURE) from error
+    if declared > BYTE_BUDGET:
+        raise ReaderError(path.name, expected=f"at most {BYTE_BUDGET} bytes of data", got=f"{declared} declared")
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        content = scipy.io.loadmat(path, simplify_cells=True, variable_names=_VARIABLES)
+    except Exception as error:  # scipy raises whatever a damaged file provokes
+        raise ReaderError(
+            path.name, expected="a readable MATLAB file", got=str(error) or type(error).__name__, cure=_CURE
+        ) from error
+    for name in _VARIABLES:
+        if isinstance(content.get(name), dict):
+            found: Mapping[str, Any] = content[name]
+            return found
+    raise ReaderError(path.name, expected=f"a structure {' or '.join(_VARIABLES)}", got="none of them")
+
+
+def _numbers(path: Path, name: str, structure: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    value = np.asarray(structure.get(name))
+    if not (np.issubdtype(value.dtype, np.floating) or np.issubdtype(value.dtype, np.integer)) or not value.size:
+        raise ReaderError(f"{name} in {path.name}", expected="real numbers", got=f"{value.dtype} {list(value.shape)}")
+    if not np.isfinite(value).all():
+        bad = int((~np.isfinite(value)).sum())
+        raise ReaderError(f"{name} in {path.name}", expected="finite values", got=f"{bad} NaN or infinite")
+    return value.astype(np.float64)
+
+
+def _length(path: Path, name: str, parameters: Mapping[str, Any]) -> float:
+    value = _numbers(path, name, parameters)
+    if value.size != 1 or not value.item() > 0:
+        raise ReaderError(f"{name} in {path.name}", expected="one positive length in mm", got=value.tolist())
+    return float(value.item())
