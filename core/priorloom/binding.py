@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import InputError, did_you_mean
+from .errors import InputError, PluginError, did_you_mean
 from .parameters import REQUIRED, Parameter, docstring_parameters, signature_parameters
 from .pipeline import Pipeline, Slot
 from .registry import Registry
@@ -79,6 +79,12 @@ def _slot_parameters(registry: Registry, item: Parameter, settings: Mapping[str,
         raise InputError(f"parameter '{item.name}.name'", expected=f"the name of a {slot.kind}", got=repr(name))
     inside = signature_parameters(registry.factory(slot.kind, name), 1, f"{slot.kind} '{name}'", prefix=f"{item.name}.")
     preset = slot.parameters if name == slot.name else {}
+    known = {p.name.removeprefix(f"{item.name}.") for p in inside}
+    for key in preset:
+        if key not in known:
+            raise PluginError(
+                f"unknown parameter '{key}' preset for {slot.kind} '{name}'", cure=did_you_mean(key, known)
+            )
     chosen = Parameter(f"{item.name}.name", str, slot.name, f"the {slot.kind} in this slot")
     return [chosen] + [
         dataclasses.replace(p, default=preset.get(p.name.removeprefix(item.name + "."), p.default)) for p in inside

@@ -13,9 +13,10 @@ Entries (arrays, numbers and strings, the same names in both formats):
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
-import tempfile
+import secrets
 import zipfile
 import zlib
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import IO, Any
 import h5py
 import numpy as np
 
-from .errors import InputError, ReaderError
+from .errors import InputError, OutputError, ReaderError
 from .modality import Reader, Scan
 
 BYTE_BUDGET = 4 * 2**30
@@ -96,27 +97,31 @@ def write(path: Path, scan: Scan) -> None:
     ------
     InputError
         A suffix that is not a bundle's.
+    OutputError
+        The folder cannot be written.
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise InputError(f"suffix of {path.name}", expected=" or ".join(_SUFFIXES), got=path.suffix or "none")
     entries: dict[str, Any] = {"operator": scan.operator, "measurement": scan.measurement}
     entries |= {f"operator.{name}": value for name, value in scan.parameters.items() if value is not None}
     entries |= {k: v for k, v in (("truth", scan.truth), ("noise_std", scan.noise_std)) if v is not None}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with os.fdopen(handle, "w+b") as file:
+        with temporary.open("x+b") as file:
             if path.suffix.lower() == ".npz":
                 np.savez_compressed(file, allow_pickle=False, **{k: np.asarray(v) for k, v in entries.items()})
             else:
                 with h5py.File(file, "w") as h5:
                     for name, value in entries.items():
-                        h5[name] = value if isinstance(value, str) else np.asarray(value)
+                        h5[name] = np.bytes_(value.encode()) if isinstance(value, str) else np.asarray(value)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"output {path}", expected="a place that can be written", got=error.strerror) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:
@@ -125,6 +130,8 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", errors="replace")
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         return _plain(value.item())
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        return value.astype(value.dtype.newbyteorder("="))  # torch knows the machine's byte order only
     return value
 
 
@@ -155,6 +162,12 @@ def _read_h5(path: Path) -> dict[str, Any]:
                 if not isinstance(item, h5py.Dataset) or item.external or item.is_virtual:
                     raise ReaderError(
                         f"entry '{name}' in {path.name}", expected="a plain dataset", got="a link or group"
+                    )
+                # HDF5 follows pointers inside a file for other variable-length types, and crashes on bad ones.
+                text = h5py.check_string_dtype(item.dtype) is not None and item.shape == ()
+                if item.dtype.kind not in "biufcS" and not text:
+                    raise ReaderError(
+                        f"entry '{name}' in {path.name}", expected="numbers or one text", got=f"{item.dtype} values"
                     )
                 declared += item.size * item.dtype.itemsize
             _check_budget(path, declared)

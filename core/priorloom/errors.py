@@ -48,6 +48,9 @@ class DivergenceError(PriorloomError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The cure for a misspelt `name`: the closest of the `known` names, or all of them."""
     names = sorted(known)
+    inside = [full for full in names if full.endswith(f".{name}")]
+    if len(inside) == 1:  # "lam" for "prior.lam"
+        return f"did you mean '{inside[0]}'?"
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean '{close[0]}'?"

@@ -28,6 +28,8 @@ def metrics(image: Tensor, truth: Tensor, data_range: float) -> dict[str, float]
         raise InputError(
             "image to measure", expected=f"real {list(truth.shape)}", got=f"{image.dtype} {list(image.shape)}"
         )
+    if min(truth.shape) < 3:
+        raise InputError("image to measure", expected="at least 3 pixels a side", got=list(truth.shape))
     if not data_range > 0:
         raise InputError("data range", expected="a positive number", got=data_range, cure="the truth is constant")
     x, t = (np.asarray(v.detach().cpu(), dtype=np.float64) for v in (image, truth))

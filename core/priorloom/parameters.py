@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import math
 import re
@@ -122,7 +123,10 @@ def _annotation(factory: Callable[..., Any], item: inspect.Parameter, owner: str
 
     def probe() -> None: ...
 
-    target = inspect.unwrap(factory.__init__ if isinstance(factory, type) else factory)  # type: ignore[misc]
+    target: Any = factory
+    while isinstance(target, functools.partial):
+        target = target.func
+    target = inspect.unwrap(target.__init__ if isinstance(target, type) else target)
     probe.__annotations__ = {item.name: item.annotation}
     try:
         hints = typing.get_type_hints(probe, globalns=getattr(target, "__globals__", {}), include_extras=True)

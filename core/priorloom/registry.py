@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -144,7 +145,7 @@ class Registry:
             factory = getattr(import_module(module), attribute)
         except PriorloomError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if os.environ.get("PRIORLOOM_DEBUG") == "1":
                 raise
             raise PluginError(
@@ -152,7 +153,9 @@ class Registry:
                 f"{type(error).__name__}: {error}"
             ) from error
         if not callable(factory):
-            raise PluginError(f"factory of {kind} '{name}' ({entry.factory})", expected="a callable", got=type(factory))
+            raise PluginError(
+                f"factory of {kind} '{name}' ({entry.factory})", expected="a callable", got=type(factory).__name__
+            )
         return factory  # type: ignore[no-any-return]
 
     def parameters(self, kind: ComponentKind, name: str) -> tuple[Parameter, ...]:
@@ -217,10 +220,11 @@ def _offered(name: str, module: object) -> dict[ComponentKind, dict[str, hooks.F
     kinds = {hook: kind for kind, hook in _HOOKS.items()}
     if not callers:
         raise PluginError("no hook found", cure="decorate the hook functions with @priorloom.hookimpl")
-    return {kinds[c.name]: _checked(c.name, *c()) for c in callers}
+    return {kinds[c.name]: _checked(c.name, kinds[c.name], c()) for c in callers}
 
 
-def _checked(hook: str, returned: object) -> dict[str, hooks.Factory]:
+def _checked(hook: str, kind: ComponentKind, results: Sequence[object]) -> dict[str, hooks.Factory]:
+    returned = results[0] if results else None  # pluggy leaves out a None
     if not isinstance(returned, Mapping):
         raise PluginError(f"{hook} returned {type(returned).__name__}", expected="a mapping name -> factory")
     for name, factory in returned.items():
@@ -228,6 +232,13 @@ def _checked(hook: str, returned: object) -> dict[str, hooks.Factory]:
             raise PluginError(
                 f"{hook}", expected="names with a callable or 'module:attribute'", got=f"{name!r}: {factory!r}"
             )
+        if name.count(".") != (kind == "operator") or not all(
+            re.fullmatch(r"[\w-]+", part) for part in name.split(".")
+        ):
+            expected = (
+                "a name like 'modality.name'" if kind == "operator" else "a plain name (letters, digits, - and _)"
+            )
+            raise PluginError(f"{hook}", expected=expected, got=repr(name))
         if isinstance(factory, str) and not all(factory.partition(":")):
             raise PluginError(
                 f"factory of '{name}' in {hook}", expected="'package.module:attribute'", got=repr(factory)
