@@ -126,7 +126,7 @@ def _annotation(factory: Callable[..., Any], item: inspect.Parameter, owner: str
     target: Any = factory
     while isinstance(target, functools.partial):
         target = target.func
-    target = inspect.unwrap(target.__init__ if isinstance(target, type) else target)
+    target = inspect.unwrap(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
     probe.__annotations__ = {item.name: item.annotation}
     try:
         hints = typing.get_type_hints(probe, globalns=getattr(target, "__globals__", {}), include_extras=True)
