@@ -1,5 +1,9 @@
-(``priorloom.pipeline.backprojected_noise``). The constants were chosen once, by PSNR on a Shepp-Logan and a random-ellipses phantom and
-two chest slices (LIDC-IDRI-0314) of 128 x 128 pixels, in 60 and 120 views with 1e4 and 1e5 photons; none of these is a default case.
+"""Classical CT methods: filtered backprojection, Tikhonov, CGLS and wavelet-sparse least squares.
+
+The case is normalised (water is 1). An unset ``prior.lam`` is a constant times the backprojected noise
+(``priorloom.pipeline.backprojected_noise``). The constants were chosen once, by PSNR on a Shepp-Logan and a
+random-ellipses phantom and two chest slices (LIDC-IDRI-0314) of 128 x 128 pixels, in 60 and 120 views with 1e4 and 1e5
+photons; none of these is a default case.
 """
 
 from __future__ import annotations
