@@ -1,11 +1,12 @@
 """Iterations: one module per family; every step serves classical, unrolled and plug-and-play methods alike."""
 
 from .base import State, Step
+from .douglas_rachford import DRS
 from .duality import duality_gap
 from .least_squares import CG, LSQR
 from .primal_dual import PDHG
 from .proximal import FISTA, ISTA
-from .splitting import ADMM, DRS, HQS
+from .splitting import ADMM, HQS
 from .x_update import CGUpdate, ExactUpdate, NormalSystem, XUpdate
 
 __all__ = [

@@ -121,6 +121,11 @@ def per_image(problem: Problem, x: Tensor, value: float | Tensor) -> Tensor:
     return scalar.expand(problem.space.batch_shape(x))
 
 
+def inverse_square(norm: float) -> float:
+    """``1 / norm^2``, the weight that scales an operator to norm 1; a zero operator needs none."""
+    return norm**-2 if norm > 0 else 1.0
+
+
 def root_sum_square(parts: Sequence[Tensor]) -> Tensor:
     """``sqrt(sum_i a_i^2)`` of norms per batch element."""
     return torch.stack(list(parts)).square().sum(0).sqrt()

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..operator import Stack
 from ..problem import Problem, Term
-from .base import State, Step, check_positive, per_image, root_sum_square, safe_divide, start, total
+from .base import State, Step, check_positive, inverse_square, per_image, root_sum_square, safe_divide, start, total
 from .duality import duality_gap
 
-SHRINK, SLACK = 0.95, 1.5
+SHRINK, SLACK = 0.95, 2.0
 """Goldstein et al.'s eta and Delta: by how much every change of the ratio weakens the next, and the imbalance that is left alone."""
 
 
@@ -83,8 +83,7 @@ class PDHG(Step[PrimalDual]):
         """Start at `x0` with zero duals, and a ratio that makes tau a gradient step of the data term."""
         x = start(problem, x0)
         blocks = _blocks(problem)
-        # A zero block needs no scaling.
-        weights = tuple((t.K.norm() or 1.0) ** -2 for t in blocks)
+        weights = tuple(inverse_square(t.K.norm()) for t in blocks)
         scaled = [w**0.5 * t.K for w, t in zip(weights, blocks, strict=True)]
         # The norm only has to be an upper bound, so a loose interval will do.
         norm = (

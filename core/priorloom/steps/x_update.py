@@ -95,7 +95,7 @@ class CGUpdate(nn.Module):
         The budget.
     """
 
-    def __init__(self, tolerance: float = 0.03, max_iterations: int = 30) -> None:
+    def __init__(self, tolerance: float = 0.1, max_iterations: int = 30) -> None:
         super().__init__()
         if not 0 < tolerance < 1:
             raise InputError("tolerance of CGUpdate", expected="a number between 0 and 1", got=tolerance)
