@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -65,7 +66,9 @@ def _arguments(pipeline: Pipeline) -> tuple[Parameter, ...]:
 
 def _group_parameters(item: Parameter) -> list[Parameter]:
     hints = typing.get_type_hints(type(item.default))
-    texts = docstring_parameters(type(item.default).__doc__ or "")
+    texts: dict[str, str] = {}
+    for base in reversed(type(item.default).__mro__):  # a group that extends Solver keeps its help
+        texts |= docstring_parameters(inspect.cleandoc(base.__doc__ or ""))
     return [
         Parameter(f"{item.name}.{f.name}", hints[f.name], getattr(item.default, f.name), texts.get(f.name, ""))
         for f in dataclasses.fields(item.default)

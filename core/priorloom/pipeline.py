@@ -23,7 +23,15 @@ Certificate = Literal["certified", "empirical", "none"]
 
 @dataclass(frozen=True)
 class Solver:
-    """``solver.*``: when to stop. Pipelines whose step has parameters of its own extend it."""
+    """``solver.*``: when to stop. Pipelines whose step has parameters of its own extend it.
+
+    Parameters
+    ----------
+    max_iterations
+        The most iterations that are done.
+    tolerance
+        The residual at which the iteration has converged; see the result's criterion.
+    """
 
     max_iterations: int = 1000
     tolerance: float = 1e-4
