@@ -77,10 +77,10 @@ def _excess(result: Result) -> Points:
 
 
 class _Axis:
-    """A logarithmic axis: the values from `low` to `high` on the pixels from `begin` to `end`."""
+    """A logarithmic axis: `values` and a factor of `pad` beyond them on the pixels from `begin` to `end`."""
 
-    def __init__(self, values: Sequence[float], begin: float, end: float) -> None:
-        self.low, self.high = math.log10(min(values) / 1.05), math.log10(max(values) * 1.05)
+    def __init__(self, values: Sequence[float], begin: float, end: float, pad: float) -> None:
+        self.low, self.high = math.log10(min(values) / pad), math.log10(max(values) * pad)
         self.begin, self.end = begin, end
 
     def __call__(self, value: float) -> float:
@@ -101,8 +101,8 @@ class _Axis:
 def _panel(title: str, axis: str, curves: Sequence[_Curve], rule: float | None) -> str:
     """One plot; `rule` is a value to mark by a dashed line."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    x_axis = _Axis([x for c in curves for x, _ in c.points], LEFT, right)
-    y_axis = _Axis([y for c in curves for _, y in c.points] + ([rule] if rule else []), bottom, TOP)
+    x_axis = _Axis([x for c in curves for x, _ in c.points], LEFT, right, 1.05)
+    y_axis = _Axis([y for c in curves for _, y in c.points] + ([rule] if rule else []), bottom, TOP, 1.4)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
         f'<text class="heading" x="{LEFT}" y="16">{escape(title)}</text>',
