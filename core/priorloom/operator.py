@@ -68,6 +68,7 @@ class LinearOperator(nn.Module):
         self.domain = domain
         self.range = range
         self._norm_bounds: tuple[float, float] | None = None
+        self._norm_tolerance = math.inf
 
     # What a plugin writes.
 
@@ -124,11 +125,11 @@ class LinearOperator(nn.Module):
         (Golub and Van Loan, Matrix Computations, ch. 10). The lower end is a Rayleigh quotient; the upper end adds the
         residual of the Ritz pair, and holds unless the start is orthogonal to the leading singular vector.
         """
-        cached = self._norm_bounds
-        if cached is not None and cached[1] - cached[0] <= tolerance * cached[1]:
-            return cached
-        exact = self._norm()
-        self._norm_bounds = (exact, exact) if exact is not None else _lanczos_norm(self, tolerance)
+        # Asked again for what the process could not deliver, it would only fail again.
+        if self._norm_bounds is None or tolerance < self._norm_tolerance:
+            exact = self._norm()
+            self._norm_bounds = (exact, exact) if exact is not None else _lanczos_norm(self, tolerance)
+            self._norm_tolerance = 0.0 if exact is not None else tolerance
         return self._norm_bounds
 
     @property
@@ -290,6 +291,9 @@ class Scaled(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         return self.factor.conjugate() * self.operator._adjoint(y)
 
+    def _normal(self, x: Tensor) -> Tensor:
+        return abs(self.factor) ** 2 * self.operator.normal(x)
+
     def norm_bounds(self, tolerance: float = 1e-3) -> tuple[float, float]:
         """That of the operator, times ``|a|``."""
         lower, upper = self.operator.norm_bounds(tolerance)
@@ -357,7 +361,7 @@ class Identity(LinearOperator):
 
 
 class Gradient(LinearOperator):
-    """Forward differences along every dimension, zero at the far edge (Neumann): ``[..., *shape] -> [..., ndim, *shape]``.
+    """Forward differences along every dimension, zero at the far edge: ``[..., *shape] -> [..., ndim, *shape]``.
 
     Differences are per pixel, not per mm. The norm is exact: along n points the largest eigenvalue of ``D^T D`` is
     ``4 sin^2(pi (n - 1) / (2 n))``.

@@ -68,11 +68,12 @@ class Problem(nn.Module):
         self.data = data
         self.prior: Functional = Zero(data.K.domain) if prior is None else prior
         self._terms = nn.ModuleList(terms)
+        domain = data.K.domain
         for what, space in [("prior", self.prior.space), *(("operator term", t.K.domain) for t in terms)]:
-            if space != data.K.domain:
+            if space != domain:
                 raise InputError(
                     f"space of the {what}",
-                    expected=f"{list(data.K.domain.shape)} {data.K.domain.dtype} (the domain of {type(data.K).__name__})",
+                    expected=f"{list(domain.shape)} {domain.dtype} (the domain of {type(data.K).__name__})",
                     got=f"{list(space.shape)} {space.dtype}",
                 )
 

@@ -18,12 +18,12 @@ from .steps.base import State, Step
 GROWTH = 1e4
 """A change ``|x+ - x|`` that exceeds the largest of the first ten by this factor is divergence."""
 DENSITY = 1.15
-"""The convergence curve has a point at every iteration at first, then at this ratio: 30 in a hundred iterations, 45 in a thousand."""
+"""The convergence curve has a point at every iteration, then at this ratio: about 25 in a hundred, 40 in a thousand."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One point of the convergence curve: optimality residual, objective (None where there is none), seconds of solving so far."""
+    """One point of the convergence curve: optimality residual, objective (None where there is none), seconds so far."""
 
     iteration: int
     residual: float
@@ -185,7 +185,7 @@ class _Watch:
 
 
 def _relative_gap(step: Step[Any], problem: Problem, state: State) -> float | None:
-    """The primal-dual gap relative to the objective, the largest over the batch; None where it is absent or infinite."""
+    """The primal-dual gap relative to the objective, the largest over the batch; None where there is none."""
     gap = step.gap(problem, state)
     if gap is None or not bool(torch.isfinite(gap).all()):
         return None

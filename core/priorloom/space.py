@@ -88,7 +88,7 @@ class Space:
     def random(
         self, generator: torch.Generator, batch: Sequence[int] = (), device: torch.device | str | None = None
     ) -> Tensor:
-        """Standard normal entries (complex: unit variance in total), drawn on the CPU so that every device sees the same."""
+        """Standard normal entries (complex: unit variance in total), drawn on the CPU: the same for every device."""
         x = torch.randn((*batch, *self.shape), dtype=self.dtype, generator=generator)
         return x.to(device) if device is not None else x
 

@@ -99,7 +99,7 @@ def smooth_lipschitz(step: Step[Any], problem: Problem) -> float:
 
 
 def check_positive(what: str, value: float | Tensor | None) -> None:
-    """Raise InputError unless `value` is absent, an nn.Parameter (which training may move) or a positive, finite number."""
+    """Raise InputError unless `value` is absent, an nn.Parameter (training may move it) or positive and finite."""
     if value is None or isinstance(value, nn.Parameter):
         return
     number = torch.as_tensor(value)

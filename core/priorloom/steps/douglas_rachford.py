@@ -18,7 +18,7 @@ from .x_update import AutomaticUpdate, NormalSystem, XUpdate
 
 @dataclass(frozen=True)
 class Reflected(State):
-    """Douglas-Rachford's state: x, the governing sequence v, ``w = prox_{t f(A.)}(v)`` and ``A^H y`` (of least squares)."""
+    """Douglas-Rachford's state: x, the governing sequence v, ``w = prox_{t f(A.)}(v)`` and ``A^H y``."""
 
     v: Tensor
     w: Tensor

@@ -42,13 +42,13 @@ class Conjugate(State):
 
 
 class CG(Step[Conjugate]):
-    """Conjugate gradients (Hestenes and Stiefel, 1952) on ``grad J(x) = 0``, the normal equations of a quadratic objective.
+    """Conjugate gradients (Hestenes and Stiefel, 1952) on ``grad J(x) = 0`` for a quadratic objective J.
 
-    ``J(x) = 0.5 |Ax - y|^2 + sum_i f_i(K_i x) + g(x)`` with quadratic f_i and g. With r the negative gradient, ``a =
-    |r|^2 / <p, H p>``, ``x+ = x + a p``, ``r+ = r - a H p``, ``p+ = r+ + |r+|^2 / |r|^2 p``. In exact arithmetic it ends after
-    as many iterations as H has distinct eigenvalues; the error in the H-norm falls by ``(sqrt(k) - 1) / (sqrt(k) + 1)``
-    per iteration, k the condition number. Without a regularising term the early iterates regularise: that is CGLS.
-    One ``A.normal`` per iteration (one forward and one adjoint with a discrepancy).
+    ``J(x) = 0.5 |Ax - y|^2 + sum_i f_i(K_i x) + g(x)`` with quadratic f_i and g; H is its Hessian and r its negative
+    gradient: ``a = |r|^2 / <p, H p>``, ``x+ = x + a p``, ``r+ = r - a H p``, ``p+ = r+ + |r+|^2 / |r|^2 p``. In exact
+    arithmetic it ends after as many iterations as H has distinct eigenvalues; the error in the H-norm falls at least
+    by ``(sqrt(c) - 1) / (sqrt(c) + 1)`` per iteration, c the condition number. Without a regularising term the early
+    iterates regularise: that is CGLS. One ``A.normal`` per iteration (one forward and one adjoint with a discrepancy).
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ class CG(Step[Conjugate]):
 
 @dataclass(frozen=True)
 class Bidiagonal(State):
-    """LSQR's state, in the notation of Paige and Saunders: v, w ``[..., *shape]``, u ``[..., *range.shape]``, the rest ``[...]``.
+    """LSQR's state in Paige and Saunders' notation: v, w ``[..., *shape]``, u ``[..., *range.shape]``, else ``[...]``.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ class LSQR(Step[Bidiagonal]):
         return Bidiagonal(x, u, v, alpha, v, alpha, beta, torch.zeros_like(beta), x, slope, slope, beta)
 
     def forward(self, problem: Problem, state: Bidiagonal) -> Bidiagonal:
-        """One bidiagonalisation step and two rotations; elements that are solved, or meet the discrepancy, stay as they are."""
+        """One bidiagonalisation step and two rotations; batch elements that meet the discrepancy stay as they are."""
         A = problem.data.K
         domain, range_ = A.domain, A.range
         u, beta = _unit(range_, A(state.v) - range_.expand(state.alpha) * state.u)

@@ -14,7 +14,7 @@ from .base import State, Step, check_positive, inverse_square, per_image, root_s
 from .duality import duality_gap
 
 SHRINK, SLACK = 0.95, 2.0
-"""Goldstein et al.'s eta and Delta: by how much every change of the ratio weakens the next, and the imbalance that is left alone."""
+"""Goldstein et al.'s eta and Delta: how a change of the ratio weakens the next, and what imbalance is left alone."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +59,20 @@ class PDHG(Step[PrimalDual]):
     ``x+ = prox_{tau g}(x - tau K^H q)``, ``q+ = prox_{sigma F*}(q + sigma K (2 x+ - x))`` for the objective ``f(Ax) +
     sum_i f_i(K_i x) + g(x)``, with K the stack ``[A, K_1, ...]`` and F the sum of the f; all functionals convex.
     Every block is scaled to norm 1 (the block form of Pock and Chambolle's preconditioning, 2011), so that the dual
-    steps on block i are ``sigma / |K_i|^2``, and ``tau sigma |K|^2 = 1`` with the norm of the *stacked scaled* operator:
+    step on block i is ``sigma / |K_i|^2``, and ``tau sigma |K|^2 = 1`` with the norm of the *stacked scaled* operator:
     x and q converge for every ratio.
 
     Unless `ratio` is given, the ratio is chosen by adaptive residual balancing (Goldstein et al., 2015, algorithm 2):
-    the step whose residual is larger, relative to the natural size of its terms, grows. The changes are summable, which
-    keeps the convergence. One forward and one adjoint of every block per iteration: K x is kept, and ``K(2 x+ - x)`` and
-    both residuals follow by linearity.
+    the step whose residual is larger, relative to the natural size of its terms, grows. The changes are summable,
+    which keeps the convergence. With a plug-and-play prior, whose fixed point depends on tau, the ratio is never
+    changed. One forward and one adjoint of every block per iteration: K x is kept, and ``K(2 x+ - x)`` and both
+    residuals follow by linearity.
 
     Parameters
     ----------
     ratio
-        ``sqrt(tau / sigma)`` on the scaled blocks, so that ``tau = ratio / |K|`` and ``sigma = 1 / (ratio |K|)``; a number
-        or an nn.Parameter, fixed. Balanced automatically when absent.
+        ``sqrt(tau / sigma)`` on the scaled blocks, so that ``tau = ratio / |K|`` and ``sigma = 1 / (ratio |K|)``; a
+        number or an nn.Parameter, fixed. Balanced automatically when absent.
     """
 
     def __init__(self, ratio: float | Tensor | None = None) -> None:
@@ -118,7 +119,7 @@ class PDHG(Step[PrimalDual]):
             primal = _stationarity(problem, state, x, forces, force, tau)
             dual = _link(problem, state, x, duals, images, sigma)
         change = state.change
-        if self.ratio is None:
+        if self.ratio is None and problem.has_value:
             tau, sigma, change = _balance(tau, sigma, change, primal, dual)
         return PrimalDual(x, tuple(duals), images, force, tau, sigma, change, primal, dual, state.weights, state.norm)
 
@@ -138,8 +139,8 @@ def _blocks(problem: Problem) -> tuple[Term, ...]:
 def _stationarity(
     problem: Problem, before: PrimalDual, x: Tensor, forces: Sequence[Tensor], force: Tensor, tau: Tensor
 ) -> Tensor:
-    """The defect of ``0 in K^H q + dg(x)``, ``(x - x+) / tau - K^H (q - q+)`` (Goldstein et al., 2015, eq. 10), relative
-    to the largest of ``L |x|`` and the ``|K_i^H q_i|``."""
+    """The defect of ``0 in K^H q + dg(x)``, ``(x - x+) / tau - K^H (q - q+)`` (Goldstein et al., 2015, eq. 10),
+    relative to the largest of ``L |x|`` and the ``|K_i^H q_i|``."""
     norm = problem.space.norm
     defect = (before.x - x) / problem.space.expand(tau) - before.force + force
     smooth = (problem.data.lipschitz() or 0.0) * torch.maximum(norm(x), norm(before.x))
@@ -149,7 +150,8 @@ def _stationarity(
 def _link(
     problem: Problem, before: PrimalDual, x: Tensor, duals: Sequence[Tensor], images: Sequence[Tensor], sigma: Tensor
 ) -> Tensor:
-    """The defect of ``K x in dF*(q)``, ``(q - q+) / sigma - K (x - x+)`` on the scaled blocks, relative to ``|K| |x|``."""
+    """The defect of ``K x in dF*(q)``, which is ``(q - q+) / sigma - K (x - x+)``, on the scaled blocks, relative to
+    ``|K| |x|``."""
     norm = problem.space.norm
     parts = []
     for t, q, q_old, new, old, weight in zip(

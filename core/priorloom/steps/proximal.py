@@ -115,7 +115,7 @@ def _positive_lipschitz(step: ISTA | FISTA, problem: Problem) -> float:
 
 
 def _stretch(step: ISTA | FISTA, problem: Problem, step_size: float | Tensor | None) -> float:
-    """``max(1, 1 / (t L))``: then the residual bounds that of the step 1 / L (Beck, First-Order Methods, 2017, theorem 10.9)."""
+    """``max(1, 1 / (t L))``: then the residual bounds that of 1 / L (Beck, First-Order Methods, theorem 10.9)."""
     if step_size is None:
         return 1.0
     return max(1.0, 1 / (float(torch.as_tensor(step_size).min()) * _positive_lipschitz(step, problem)))

@@ -53,11 +53,11 @@ class Splits:
         return tuple(f.space.expand(factor) * z for (f, _), z in zip(self.terms, parts, strict=True))
 
     def image_of(self, x: Tensor, z: Sequence[Tensor]) -> Tensor:
-        """The prior's split variable where there is one (it obeys the prior's constraints), else the x-update's result."""
+        """The prior's split variable where there is a prior (it obeys the constraints), else the x-update's result."""
         return z[len(self.problem.terms)] if self.has_prior else x
 
     def system(self, back: Tensor, pull: Tensor, rho: Tensor, x: Tensor) -> NormalSystem:
-        """``(A^H A + rho sum_i w_i K_i^H K_i) x = A^H y + rho pull``, the first terms only where the data term is kept."""
+        """``(A^H A + rho sum_i w_i K_i^H K_i) x = A^H y + rho pull``; without A where the data term is split too."""
         operators = [k for _, k in self.terms]
         weights = [rho * w for w in self.weights]
         if self.keeps_data:

@@ -48,7 +48,7 @@ XUpdate = Callable[[NormalSystem], Tensor]
 
 
 def solve_exactly(system: NormalSystem) -> Tensor | None:
-    """The solution in closed form, or None: all operators but one are the identity, and that one has ``solve_normal``."""
+    """The closed form where all operators but one are identities and that one has ``solve_normal``, else None."""
     space = system.space
     identity = torch.zeros_like(system.weights[0])
     others = []
