@@ -119,7 +119,7 @@ def show_component(
     registry = Registry.discover()
     if kind not in KINDS:
         raise InputError(f"unknown kind '{kind}'", cure=did_you_mean(kind, KINDS))
-    known: ComponentKind = kind  # type: ignore[assignment]  # the line above narrows it
+    known: ComponentKind = kind
     summary = (inspect.getdoc(registry.factory(known, name)) or "").split("\n\n")[0]
     parameters = registry.parameters(known, name)
     if as_json:

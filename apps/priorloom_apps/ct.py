@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 
 import torch
-from priorloom import Problem, Registry, Term, run
+
+from priorloom import Functional, Problem, Registry, Term, run
 from priorloom.functional import LeastSquares
 from priorloom.metrics import metrics
 from priorloom.steps import PDHG
@@ -30,8 +31,10 @@ def main() -> None:
 
     lam = 0.5 * sigma * A.norm() / math.sqrt(A.domain.size / A.range.size)
     tv = registry.prior("tv", A.domain, lam=lam)
-    assert isinstance(tv, Term)  # total variation sits behind the gradient operator, positivity in the prox slot
     positive = registry.prior("nonnegativity", A.domain)
+    # Total variation sits behind the gradient operator, positivity in the prox slot.
+    assert isinstance(tv, Term)
+    assert isinstance(positive, Functional)
     problem = Problem(Term(LeastSquares(A.range, y), A), positive, (tv,))
     solution = run(PDHG(), problem, n=2000, tol=1e-4)
 

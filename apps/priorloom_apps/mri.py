@@ -39,9 +39,11 @@ def main() -> None:
     step = 1 / A.norm() ** 2
     layers = nn.ModuleList([ISTA(nn.Parameter(torch.tensor(step))) for _ in range(5)])
     loss = (run(layers, problem).x - truth).abs().square().mean()
-    loss.backward()
-    slopes = [float(p.grad) for p in layers.parameters() if p.grad is not None]
-    print(f"5 unrolled layers: loss {float(loss.detach()):.4f}, d loss / d step of each layer", [f"{g:.1e}" for g in slopes])
+    slopes = [float(g) for g in torch.autograd.grad(loss, list(layers.parameters()))]
+    print(
+        f"5 unrolled layers: loss {float(loss.detach()):.4f}, d loss / d step of each layer",
+        [f"{g:.1e}" for g in slopes],
+    )
 
 
 if __name__ == "__main__":

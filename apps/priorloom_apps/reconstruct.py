@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from priorloom.compare import Method, reconstruct
 from priorloom.config import Plan, make_cases, make_methods
-from priorloom.errors import InputError, OutputError
+from priorloom.errors import OutputError
 from priorloom.pipeline import Result
 from priorloom.registry import Registry
 
@@ -41,10 +39,5 @@ def run_reconstruction(plan: Plan, method: str, registry: Registry, out: Path, d
 def _picture(result: Result, registry: Registry) -> bytes:
     from . import pictures
 
-    shown = registry.modality(result.modality).display(result.image)
-    low, high = (float(q) for q in torch.quantile(shown.flatten().cpu(), torch.tensor([0.01, 0.999])))
-    if not high > low:
-        raise InputError(
-            "picture of a constant image", expected="some contrast", got=f"{low:g} everywhere", cure="write .npy"
-        )
-    return pictures.grey_png(shown, low, high)
+    shown = pictures.plane(registry.modality(result.modality).display(result.image))
+    return pictures.grey_png(shown, *pictures.window([shown]))

@@ -172,12 +172,12 @@ def compare(
     """
     registry = registry or Registry.discover()
     cases = list(cases)
-    _unique("case", [c.name for c in cases])
+    unique("case", [c.name for c in cases])
     results = []
     for case in cases:
         chosen = methods if methods is not None else registry.modality(case.modality).methods
         named = [Method(m) if isinstance(m, str) else m for m in chosen]
-        _unique("method", [m.name for m in named])
+        unique("method", [m.name for m in named])
         for method in named:
             result = reconstruct(case, method, registry=registry, seed=seed)
             results.append(result)
@@ -186,7 +186,8 @@ def compare(
     return results
 
 
-def _unique(what: str, names: Sequence[str]) -> None:
+def unique(what: str, names: Sequence[str]) -> None:
+    """Raise InputError when two of the names are the same."""
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{what} name", expected="unique names", got=f"'{name}' twice", cure="give one a label")

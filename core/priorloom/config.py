@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from .binding import pipeline_parameters
-from .compare import Method
+from .compare import Method, unique
 from .errors import InputError, did_you_mean
 from .loading import read_case
 from .modality import Case
@@ -149,6 +149,7 @@ def make_cases(plan: Plan, registry: Registry) -> list[Case]:
     for key in plan.case:
         if f"case.{key}" not in taken:
             raise InputError(f"unknown parameter 'case.{key}'", expected="a setting of the simulated cases", got=key)
+    unique("case", [c.name for c in cases])
     return cases
 
 
