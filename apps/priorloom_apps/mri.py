@@ -1,7 +1,8 @@
 """MRI with the library, step by step: zero-filled against wavelet-sparse reconstruction of undersampled k-space.
 
-Run it with ``python -m priorloom_apps.mri``. The objective is ``min_x 0.5 |Ax - y|^2 + lam |W x|_1`` with an orthonormal
-wavelet transform W. The same ISTA step is repeated until it converges, and unrolled into layers with steps of their own.
+Run it with ``python -m priorloom_apps.mri``. The objective is ``min_x 0.5 |Ax - y|^2 + lam |W x|_1`` with an
+orthonormal wavelet transform W. First it is solved to convergence; then the same kind of step is unrolled into layers
+with step sizes of their own, through which gradients flow.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
         "import sys\nfrom priorloom_apps.cli import main\n"
         f"sys.argv = ['priorloom', *{arguments!r}]\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
-        "heavy = {'torch', 'odl', 'astra', 'numpy', 'skimage', 'pydantic'} & set(sys.modules)\n"
+        "heavy = {'torch', 'odl', 'astra', 'numpy', 'skimage', 'h5py', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -39,7 +39,7 @@ def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
 
 def test_compare_writes_the_contract(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    small = ["--set", "case.images=[foam]", "--set", "operator.image_shape=[32,32]"]
+    small = ["--set", "case.images=[foam]", "--set", "case.image_shape=[32,32]"]
     run = cli("compare", "-m", "ct", "--method", "fbp", "--method", "tv-pdhg", *small, "--out", out, "--seed", 3)
     assert run.code == 0, run.err
     document = json.loads((out / "results.json").read_text())
@@ -83,7 +83,7 @@ def test_report_asks_for_nothing_outside(cli: Cli, scan_file: Path, tmp_path: Pa
 
 def test_same_seed_same_bytes(cli: Cli, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        small = ["--set", "case.images=[foam]", "--set", "operator.image_shape=[32,32]"]
+        small = ["--set", "case.images=[foam]", "--set", "case.image_shape=[32,32]"]
         cli("compare", "-m", "ct", "--method", "fbp", *small, "--out", tmp_path / name)
     images = [(tmp_path / n / "images" / "foam" / "fbp.npy").read_bytes() for n in ("a", "b")]
     assert images[0] == images[1]
@@ -167,6 +167,11 @@ def _bundle(path: Path, measurement: np.ndarray, **changes: object) -> Path:
     return path
 
 
+def _cut(path: Path, length: int) -> Path:
+    path.write_bytes(path.read_bytes()[:length] if path.exists() else b"")
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -174,11 +179,10 @@ def _bundle(path: Path, measurement: np.ndarray, **changes: object) -> Path:
         (lambda p, y: _bundle(p, np.where(y == y.max(), np.nan, y)), "NaN"),
         (lambda p, y: _bundle(p, y.astype(np.complex64)), "real numbers"),
         (lambda p, y: _bundle(p, y, views=None, angles_deg=tuple(range(10))), "[10, 47]"),
-        (lambda p, y: _bundle(p, np.zeros_like(y)), "scale"),
-        (lambda p, y: p.write_bytes(b"") or p, "empty"),
-        (lambda p, y: p.write_bytes(_bundle(p, y).read_bytes()[:300]) or p, "truncated"),
+        (lambda p, y: _cut(p, 0), "empty"),
+        (lambda p, y: _cut(_bundle(p, y), 300), "truncated"),
     ],
-    ids=["shape", "nan", "complex", "angles", "all zero", "empty", "truncated"],
+    ids=["shape", "nan", "complex", "angles", "empty", "truncated"],
 )
 def test_bad_files_are_one_line_and_exit_2(cli: Cli, tmp_path: Path, sinogram: np.ndarray, make, said: str) -> None:
     path = make(tmp_path / "bad.npz", sinogram)
@@ -237,7 +241,7 @@ def test_interrupt_keeps_what_is_finished(cli: Cli, tmp_path: Path, monkeypatch:
         return real(cases, methods, on_result=once, **keywords)
 
     monkeypatch.setattr(app, "compare", stop_after_one)
-    small = ["--set", "case.images=[foam]", "--set", "operator.image_shape=[32,32]"]
+    small = ["--set", "case.images=[foam]", "--set", "case.image_shape=[32,32]"]
     run = cli("compare", "-m", "ct", *small, "--out", tmp_path / "out")
     assert run.code == 1
     assert "what was finished is kept" in run.err
