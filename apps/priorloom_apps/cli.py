@@ -18,13 +18,12 @@ from priorloom.registry import KINDS, ComponentKind, Registry
 app = typer.Typer(
     name="priorloom",
     help="Reconstruct CT and MRI images with classical, plug-and-play and learned priors, and compare them honestly.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 components = typer.Typer(help="What is installed: operators, priors, denoisers, pipelines, modalities, readers.")
-app.add_typer(components, name="components", no_args_is_help=True)
+app.add_typer(components, name="components")
 
 Modality = Annotated[str | None, typer.Option("--modality", "-m", help="ct, mri or a plugin's.")]
 Set = Annotated[
@@ -171,36 +170,41 @@ def check(
 
 def main() -> None:
     """Entry point: one line and exit 2 for the user's mistakes, 1 for anything else; a traceback only with --debug."""
-    debug = "--debug" in sys.argv or os.environ.get("PRIORLOOM_DEBUG") == "1"
+    arguments = sys.argv[1:]
+    if arguments in ([], ["components"]):
+        arguments = [*arguments, "--help"]
+    debug = "--debug" in arguments or os.environ.get("PRIORLOOM_DEBUG") == "1"
     try:
-        status = app(standalone_mode=False)
-    except (typer.Exit, KeyboardInterrupt, Exception) as error:
-        if debug and not isinstance(error, typer.Exit):
+        status = app(arguments, standalone_mode=False)
+    except (KeyboardInterrupt, Exception) as error:
+        if debug:
             raise
         status = _report(error)
-    sys.exit(status if isinstance(status, int) else 0)
+    code = status if isinstance(status, int) else 0
+    if code == _INTERRUPTED:
+        _complain("interrupted; what was finished is kept")
+        code = 1
+    sys.exit(code)
+
+
+_INTERRUPTED = 130  # what typer returns after Ctrl-C
 
 
 def _report(error: BaseException) -> int:
-    import click
-
-    if isinstance(error, typer.Exit | click.exceptions.Exit):
-        return int(error.exit_code)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
-        _complain("interrupted; what was finished is kept")
-        return 1
-    if isinstance(error, click.ClickException):
-        _complain(" ".join(error.format_message().split()) + "; see --help")
-        return 2
-    if isinstance(error, BrokenPipeError):
-        return 1
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _INTERRUPTED
     if isinstance(error, InputError):
         _complain(str(error))
         return 2
     if isinstance(error, PriorloomError):
         _complain(str(error))
         return 1
-    _complain(" ".join(f"{type(error).__name__}: {error}".split()) + "; add --debug for the traceback")
+    usage = getattr(error, "format_message", None)  # typer's own errors: an unknown option, a missing argument
+    if usage is not None:
+        _complain(" ".join(usage().split()) + "; see --help")
+        return 2
+    if not isinstance(error, BrokenPipeError):
+        _complain(" ".join(f"{type(error).__name__}: {error}".split()) + "; add --debug for the traceback")
     return 1
 
 

@@ -131,6 +131,31 @@ def test_components_and_plugins_as_json(cli: Cli) -> None:
     assert {p["name"]: p["error"] for p in found}.items() >= dict.fromkeys(["core", "ct", "mri", "priors"]).items()
 
 
+@pytest.mark.parametrize("arguments", [[], ["components"]])
+def test_help_is_the_answer_to_nothing(cli: Cli, arguments: list[str]) -> None:
+    run = cli(*arguments)
+    assert run.code == 0
+    assert "Usage" in run.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compare", "--nonsense"], "--nonsense"),
+        (["compare", "--seed", "much"], "--seed"),
+        (["reconstruct"], "input"),
+        (["unweave"], "unweave"),
+        (["components", "show", "priors", "tv"], "did you mean 'prior'?"),
+        (["components", "show", "prior", "tvv"], "did you mean 'tv'?"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(cli: Cli, arguments: list[str], said: str) -> None:
+    run = cli(*arguments)
+    assert run.code == 2
+    assert run.err.count("\n") == 1, run.err
+    assert said in run.err
+
+
 REFUSED: list[tuple[str, list[str], str]] = [
     ("unknown method", ["--method", "tv-pdgh"], "did you mean 'tv-pdhg'?"),
     ("unknown modality", ["-m", "pet"], "unknown modality 'pet'"),
