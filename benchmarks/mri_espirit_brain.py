@@ -1,4 +1,4 @@
-"""The 8-channel brain und2x2 (25.7 % sampled): our methods and sigpy's against the root sum of squares of the full scan.
+"""The 8-channel brain und2x2 (25.7 % sampled): our methods and sigpy's against the full scan's root sum of squares.
 
 Everything is given the same ESPIRiT maps (ours, from und2x2 itself) and the same seven weights, and keeps its best one.
 The error is |x - rss| / |rss| over the pixels where the reference exceeds 5 % of its maximum, with no rescaling.
@@ -66,17 +66,15 @@ def main() -> None:
 
         return solve
 
-    print(
-        f"{float(scan.parameters['mask'].mean()):.1%} sampled, {scan.metadata['maps']}, head {float(head.float().mean()):.0%}"
-    )
+    sampled, inside = float(scan.parameters["mask"].mean()), float(head.float().mean())
+    print(f"{sampled:.1%} sampled, {scan.metadata['maps']}, head {inside:.0%} of the image")
     print(f"{'method':28} {'error':>7} {'best lam':>9} {'iterations':>10} {'s / solve':>9}")
     for name in ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg"):
         result = reconstruct(case, name, registry=registry)
         lam = result.parameters.get("prior.lam")
         shown = "" if lam is None else f"{lam:9.5f}"
-        print(
-            f"{name + ' (default)':28} {error(result.image):7.4f} {shown:>9} {result.iterations:10} {result.seconds:9.2f}"
-        )
+        label, value = f"{name} (default)", error(result.image)
+        print(f"{label:28} {value:7.4f} {shown:>9} {result.iterations:10} {result.seconds:9.2f}")
     best = {}
     solvers = {
         "l1-wavelet": ours("l1-wavelet"),
