@@ -168,7 +168,8 @@ class Registry:
             reader = self.reader(name)
             return signature_parameters(reader.read, 1, f"reader '{name}'", "input.")
         if kind == "modality":
-            return signature_parameters(self.modality(name).cases, 2, f"modality '{name}'", "case.")
+            found = signature_parameters(self.modality(name).cases, 2, f"modality '{name}'", "case.")
+            return tuple(p for p in found if p.name != "case.seed")  # the run's seed, which the host gives
         return signature_parameters(self.factory(kind, name), _POSITIONAL.get(kind, 0), f"{kind} '{name}'")
 
     def bind(self, kind: ComponentKind, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
