@@ -44,9 +44,9 @@ class CycleSpinning(Functional):
 
     With ``S_i`` the shifts by 0 to `shifts` - 1 pixels along every dimension, the prox is the mean of the shifted ones,
     ``mean_i S_i^H prox_f(S_i x, t)``. That is exactly the prox of the *proximal average* of the f(S_i x). The value is
-    their arithmetic mean ``F(x) = mean_i f(S_i x)`` (for wavelets the L1 norm in the translation-invariant frame), which
-    lies above the proximal average by at most ``t L^2 / 2`` with L the Lipschitz constant of f: the limit of an iteration
-    minimises the objective with the proximal average, and F only reports it.
+    their arithmetic mean ``F(x) = mean_i f(S_i x)`` (for wavelets the L1 norm in the translation-invariant frame),
+    which lies above the proximal average by at most ``t L^2 / 2`` with L the Lipschitz constant of f: the limit of an
+    iteration minimises the objective with the proximal average, and F only reports it.
 
     Parameters
     ----------

@@ -33,9 +33,15 @@ def _indicator(inside: Tensor, space: Space) -> Tensor:
 
 
 def _shrink(x: Tensor, size: Tensor, threshold: Tensor) -> Tensor:
-    """``x max(0, 1 - threshold / size)``, differentiable everywhere, and x where the threshold is zero."""
+    """``x max(0, 1 - threshold / size)``, differentiable also at zero, and x where the threshold is zero."""
     tiny = torch.finfo(size.dtype).tiny
     return x * (1 - threshold / torch.maximum(size, threshold).clamp_min(tiny))
+
+
+def _root(square: Tensor) -> Tensor:
+    """The square root, with derivative zero at zero."""
+    positive = square > 0
+    return torch.where(positive, torch.sqrt(torch.where(positive, square, 1.0)), 0.0)
 
 
 class L1(Functional):
@@ -109,8 +115,8 @@ class GroupL1(Functional):
         self._dims = tuple(sorted({a % space.ndim - space.ndim for a in given}))
 
     def _sizes(self, x: Tensor) -> Tensor:
-        size: Tensor = torch.linalg.vector_norm(x, dim=self._dims, keepdim=True)
-        return size
+        # Ten times faster on the CPU than vector_norm along a leading dimension.
+        return _root((x.abs() if x.is_complex() else x).square().sum(self._dims, keepdim=True))
 
     def _value(self, x: Tensor) -> Tensor:
         return self.lam * self._sizes(x).flatten(-self.space.ndim).sum(-1)
