@@ -220,8 +220,8 @@ def test_h5_types_that_point_into_the_file_are_refused(tmp_path):
         ({"operator": "parallel2d"}, "operator in .*expected a name such as 'ct.parallel2d', got 'parallel2d'"),
         ({"operator": 3}, "expected a name such as 'ct.parallel2d', got 3"),
         (
-            {"measurment": 3},
-            "entry 'measurment' in .*expected operator, measurement, truth, noise_std or operator.NAME",
+            {"measured": 3},
+            "entry 'measured' in .*expected operator, measurement, truth, noise_std or operator.NAME",
         ),
         ({"measurement": np.array([1, np.nan, np.inf])}, "measurement in .*expected finite values, got 2 NaN or inf"),
         ({"truth": np.array([np.nan])}, "truth in .*expected finite values, got 1 NaN"),

@@ -161,9 +161,9 @@ def test_priorloom_readers(registry, tmp_path):
     with pytest.raises(ReaderError, match=r"header of cells.pgm: expected P5 COLUMNS ROWS 255"):
         read_case(path, registry)
     with pytest.raises(
-        InputError, match=r"unknown parameter 'input.widht' of reader 'pgm'; did you mean 'input.width'"
+        InputError, match=r"unknown parameter 'input.wdth' of reader 'pgm'; did you mean 'input.width'"
     ):
-        read_case(path, registry, options={"widht": 2})
+        read_case(path, registry, options={"wdth": 2})
 
 
 def test_the_shipped_priors_fill_the_slot_of_the_example(registry):

@@ -180,9 +180,10 @@ def test_check_runs_the_conformance_kit_on_the_foreign_prior(priorloom):
 
 
 def test_the_tests_of_the_template_pass(site):
+    template = HERE / "priorloom-huber"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:odl_plugins", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, "--rootdir", str(HERE / "priorloom-huber"), "-c", os.devnull, str(HERE / "priorloom-huber" / "tests")],
+        [*command, "--rootdir", str(template), "-c", os.devnull, str(template / "tests")],
         capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": str(site)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
