@@ -3,7 +3,7 @@
 Everything is given the same ESPIRiT maps (ours, from und2x2 itself) and the same seven weights, and keeps its best one.
 The error is |x - rss| / |rss| over the pixels where the reference exceeds 5 % of its maximum, with no rescaling.
 
-    python benchmarks/mri_espirit_brain.py [--data FOLDER] [--iterations 300]
+    python benchmarks/mri_espirit_brain.py [--data FOLDER] [--iterations 500]
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
     default = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("PRIORLOOM_DATA", default)))
-    parser.add_argument("--iterations", type=int, default=300, help="of sigpy's solvers (default 300)")
+    parser.add_argument("--iterations", type=int, default=500, help="of sigpy's solvers (default 500)")
     arguments = parser.parse_args()
     folder = arguments.data / "mri-raw" / "espirit-brain"
 

@@ -81,7 +81,8 @@ def read(path: Path, *, maps: Path | None = None, mask: Path | None = None, cali
 def _recognises(path: Path) -> bool:
     header = path.with_suffix(".hdr")
     if not header.is_file():
-        return path.suffix.lower() == ".cfl"  # claimed, so that the missing companion is named
+        # Claimed, so that the missing companion is named.
+        return path.suffix.lower() == ".cfl" and path.stat().st_size > 0
     with header.open("rb") as file:
         return file.read(256).lstrip().startswith(b"# Dimensions")
 

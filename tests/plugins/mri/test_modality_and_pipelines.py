@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from priorloom import Case, Registry
 from priorloom.compare import Method, reconstruct
 from priorloom.errors import InputError
 from priorloom.metrics import metrics
-from priorloom_mri.coils import birdcage_maps
+from priorloom_mri.bart import read
+from priorloom_mri.coils import birdcage_maps, root_sum_of_squares
 from priorloom_mri.masks import make_mask
 from priorloom_mri.modality import cases, data_range, mri, noise_std, scale
 from priorloom_mri.noise import add_noise
@@ -218,3 +220,27 @@ def test_any_prior_fits_the_slot(registry: Registry) -> None:
     assert result.parameters["prior.lam"] > 0
     with pytest.raises(InputError, match="lam"):
         reconstruct(case, Method("cg-sense", {"prior.lam": -1.0}), registry=registry)
+
+
+@pytest.mark.data
+def test_the_measured_brain_is_as_good_as_sigpys(registry: Registry, brain_dir: Path) -> None:
+    """Error inside the head against the full scan, at the weight that is best for both (mri_espirit_brain.py)."""
+    scan = read(brain_dir / "und2x2.cfl")
+    A = registry.operator(scan.operator, **scan.parameters)
+    case = Case("brain", "mri", A, torch.from_numpy(scan.measurement))
+    reference = root_sum_of_squares(ifftc(torch.from_numpy(read(brain_dir / "full.cfl").measurement)))
+    head = reference > 0.05 * reference.max()
+    lam, unit = 10**-2.5, scale(case)
+    ours = reconstruct(case, Method("l1-wavelet", {"prior.lam": lam}), registry=registry)
+    theirs = sigpy.mri.app.L1WaveletRecon(
+        scan.measurement / unit, scan.parameters["maps"], lam, max_iter=80, show_pbar=False
+    ).run()
+    assert ours.converged
+    found, limit = (
+        error(ours.image[head], reference[head]),
+        error(torch.from_numpy(theirs * unit)[head], reference[head]),
+    )
+    assert found < 1.05 * limit
+    assert found < 0.045
+    automatic = reconstruct(case, "l1-wavelet", registry=registry)
+    assert error(automatic.image[head], reference[head]) < 0.05
