@@ -102,7 +102,12 @@ def _find(path: Path, registry: Registry, forced: object) -> Reader:
         if not isinstance(forced, str):
             raise InputError("input.reader", expected="the name of a reader", got=repr(forced))
         return registry.reader(forced)
-    readers = [registry.reader(name) for name in registry.names("reader")]
+    readers, broken = [], ""
+    for name in registry.names("reader"):
+        try:
+            readers.append(registry.reader(name))
+        except PluginError as error:  # it must not keep the others from their files
+            broken += f"; not loaded: {error}"
     suffix = path.suffix.lower()
     claiming = [r for r in readers if suffix in r.suffixes]
     for reader in claiming:
@@ -118,10 +123,14 @@ def _find(path: Path, registry: Registry, forced: object) -> Reader:
             f"input {path}",
             expected=f"content that a reader of {suffix} files recognises ({names})",
             got=f"{size} bytes that none does" if size else "an empty file",
+            cure=broken.removeprefix("; "),
         )
     known = sorted({s for r in readers for s in r.suffixes})
     raise ReaderError(
-        f"input {path}", expected=f"one of {', '.join(known)}", got=suffix or "no suffix", cure=_hint(suffix, known)
+        f"input {path}",
+        expected=f"one of {', '.join(known)}",
+        got=suffix or "no suffix",
+        cure=_hint(suffix, known) + broken,
     )
 
 

@@ -5,20 +5,29 @@ from __future__ import annotations
 import subprocess
 import sys
 from importlib.metadata import distribution
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from priorloom import Registry, Space, hookimpl
-from priorloom.errors import InputError, PluginError
+from priorloom import Registry, Scan, Space, hookimpl
+from priorloom.bundle import write
+from priorloom.errors import InputError, PluginError, ReaderError
 from priorloom.functional import Zero
+from priorloom.loading import read_case
 from priorloom.operator import Identity
 
 
 def flat(space: Space, *, lam: float) -> Zero:
     """A prior without preference."""
     return Zero(space)
+
+
+def identity(*, size: int) -> Identity:
+    """An operator that does nothing."""
+    return Identity(Space((size,)))
 
 
 def test_every_kind_of_component_is_found_by_name(discover):
@@ -169,3 +178,13 @@ def test_parameters_are_checked_before_the_factory_is_called(discover):
         registry.prior("flat", space)
     with pytest.raises(InputError, match="parameter 'lam' of prior 'flat': expected float, got 'much'"):
         registry.prior("flat", space, lam="much")
+
+
+def test_a_reader_that_cannot_be_loaded_keeps_no_other_from_its_files(discover, tmp_path):
+    readers = {"bundle": "priorloom.bundle:bundle", "late": "no_such_module:x"}
+    registry = discover(p={"readers": readers, "operators": {"toy.identity": identity}})
+    path = tmp_path / "a.npz"
+    write(path, Scan("toy", "toy.identity", {"size": 3}, np.ones(3, np.float32)))
+    assert read_case(path, registry).measurement.shape == (3,)
+    with pytest.raises(ReaderError, match=r"expected one of .*not loaded: reader 'late' of plugin 'p'"):
+        read_case(Path(__file__), registry)
