@@ -55,7 +55,8 @@ def walsh(images: Tensor, *, window: int = 7) -> Tensor:
 
     References
     ----------
-    Walsh, Gmitro and Marcellin. Adaptive reconstruction of phased array MR imagery. Magn. Reson. Med. 43, 2000.
+    Walsh, Gmitro and Marcellin. Adaptive reconstruction of phased array MR imagery. Magnetic Resonance in Medicine 43,
+    2000.
     """
     _check_coils(images, "coil images")
     if window < 1 or window % 2 == 0:
@@ -103,7 +104,8 @@ def espirit(
 
     References
     ----------
-    Uecker et al. ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI. Magn. Reson. Med. 71, 2014.
+    Uecker et al. ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI. Magnetic Resonance in Medicine 71,
+    2014.
     """
     _check_coils(kspace, "k-space")
     coils, rows, columns = kspace.shape

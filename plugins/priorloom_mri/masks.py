@@ -99,7 +99,7 @@ def variable_density(
 
     References
     ----------
-    Lustig, Donoho and Pauly. Sparse MRI. Magn. Reson. Med. 58, 2007.
+    Lustig, Donoho and Pauly. Sparse MRI. Magnetic Resonance in Medicine 58, 2007.
     """
     mask = _centre(shape, acceleration, center_fraction)
     if not 0 <= degree < math.inf:

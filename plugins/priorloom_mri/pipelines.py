@@ -31,13 +31,13 @@ def zero_filled() -> Pipeline:
 
 
 def cg_sense() -> Pipeline:
-    """Iterative SENSE (Pruessmann, Weiger, Bornert and Boesiger, Magn. Reson. Med. 46, 2001), regularised."""
+    """Regularised iterative SENSE (Pruessmann et al., Magnetic Resonance in Medicine 46, 2001)."""
     summary = "min 0.5 |Ax - y|^2 + 0.5 lam |x|^2 by conjugate gradients"
     return Pipeline("cg-sense", "classical", summary, _cg_sense, ("mri",))
 
 
 def l1_wavelet() -> Pipeline:
-    """Sparse MRI (Lustig, Donoho and Pauly, Magn. Reson. Med. 58, 2007)."""
+    """Sparse MRI (Lustig, Donoho and Pauly, Magnetic Resonance in Medicine 58, 2007)."""
     summary = "min 0.5 |Ax - y|^2 + lam |Wx|_1 by FISTA"
     return Pipeline("l1-wavelet", "classical", summary, _l1_wavelet, ("mri",))
 

@@ -146,7 +146,7 @@ def test_cg_sense_agrees_with_sigpy(registry: Registry) -> None:
     case = small_case()
     result = reconstruct(case, Method("cg-sense", {"prior.lam": 0.02, "solver.tolerance": 1e-6}), registry=registry)
     app = sigpy.mri.app.SenseRecon(
-        case.measurement.numpy(), birdcage_maps(4, (32, 32)).numpy(), lamda=0.02, max_iter=200, show_pbar=False
+        case.measurement.numpy(), birdcage_maps(4, (32, 32)).numpy(), 0.02, max_iter=200, show_pbar=False
     )
     np.testing.assert_allclose(result.image.numpy(), app.run(), atol=1e-4)
 
