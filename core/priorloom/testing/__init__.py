@@ -1,0 +1,21 @@
+"""The conformance kit: what an operator, a functional and a denoiser must satisfy, for a plugin's own tests.
+
+Each function raises a ConformanceError that names the check, what was expected and what was measured, and returns
+the checks made with their figures::
+
+    from priorloom.testing import check_operator
+
+    def test_my_operator():
+        check_operator(MyOperator(...))
+
+The caller builds the component; nothing is asked that it does not offer. ``priorloom check NAME`` prints the same
+table. Tolerances are multiples of the rounding unit of the component's dtype; figures are relative unless the name of
+the check says otherwise.
+"""
+
+from .denoisers import check_denoiser
+from .functionals import check_functional, check_prior
+from .measures import Check, ConformanceError
+from .operators import check_operator
+
+__all__ = ["Check", "ConformanceError", "check_denoiser", "check_functional", "check_operator", "check_prior"]
