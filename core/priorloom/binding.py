@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import InputError, PluginError, did_you_mean
-from .parameters import REQUIRED, Parameter, docstring_parameters, signature_parameters
+from .parameters import AUTOMATIC, REQUIRED, Parameter, docstring_parameters, signature_parameters
 from .pipeline import Pipeline, Slot
 from .registry import Registry
 
@@ -44,7 +44,7 @@ def bind(registry: Registry, pipeline: Pipeline, settings: Mapping[str, Any]) ->
             raise InputError(f"unknown parameter '{name}' of {owner}", cure=did_you_mean(name, known))
     values = {name: known[name].validate(value, owner) for name, value in settings.items()}
     flat = {name: values.get(name, p.default) for name, p in known.items()}
-    flat = {name: value for name, value in flat.items() if value is not REQUIRED}
+    flat = {name: value for name, value in flat.items() if value is not REQUIRED and value is not AUTOMATIC}
     arguments: dict[str, Any] = {}
     for item in _arguments(pipeline):
         prefix = item.name + "."
@@ -90,5 +90,9 @@ def _slot_parameters(registry: Registry, item: Parameter, settings: Mapping[str,
             )
     chosen = Parameter(f"{item.name}.name", str, slot.name, f"the {slot.kind} in this slot")
     return [chosen] + [
-        dataclasses.replace(p, default=preset.get(p.name.removeprefix(item.name + "."), p.default)) for p in inside
+        dataclasses.replace(p, default=preset.get(p.name.removeprefix(item.name + "."), _left_open(p))) for p in inside
     ]
+
+
+def _left_open(parameter: Parameter) -> Any:
+    return AUTOMATIC if parameter.default is REQUIRED else parameter.default

@@ -15,12 +15,17 @@ from typing import Any
 from .errors import InputError, PluginError, did_you_mean
 
 
-class _Required:
+class _Absent:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
     def __repr__(self) -> str:
-        return "required"
+        return self.text
 
 
-REQUIRED: Any = _Required()
+REQUIRED: Any = _Absent("required")
+AUTOMATIC: Any = _Absent("automatic")
+"""In the place of a default: the user must give a value, or the method chooses one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Parameter:
     annotation
         The type that pydantic checks it against.
     default
-        Its default, or REQUIRED.
+        Its default, REQUIRED or AUTOMATIC.
     help
         What the docstring says.
     """

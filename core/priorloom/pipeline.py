@@ -9,8 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
 from .functional import Functional, LeastSquares
 from .modality import Case
+from .parameters import REQUIRED, Parameter, signature_parameters
 from .problem import Problem, Term
 from .solve import Record
 from .space import Space
@@ -56,10 +58,30 @@ class Slot:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     factory: Callable[..., Any] | None = field(default=None, compare=False)
 
-    def build(self, space: Space, **fallback: Any) -> Any:
-        """The component on `space`; `fallback` gives the parameters that were not set."""
+    def _takes(self) -> tuple[Parameter, ...]:
         assert self.factory is not None, "a Slot is bound by the registry before it is built"
-        return self.factory(space, **{**fallback, **self.parameters})
+        return signature_parameters(self.factory, 1, f"{self.kind} '{self.name}'")
+
+    @property
+    def unset(self) -> tuple[str, ...]:
+        """The parameters that have no default and were not set: those that the pipeline may choose."""
+        return tuple(p.name for p in self._takes() if p.default is REQUIRED and p.name not in self.parameters)
+
+    def build(self, space: Space, **fallback: Any) -> Any:
+        """The component on `space`; `fallback` gives parameters that were not set, where the component takes them.
+
+        Raises
+        ------
+        InputError
+            A parameter without a default is neither set nor in `fallback`.
+        """
+        takes = {p.name for p in self._takes()}
+        given = {name: value for name, value in fallback.items() if name in takes} | dict(self.parameters)
+        for name in self.unset:
+            if name not in given:
+                raise InputError(f"{self.kind} '{self.name}' needs parameter '{self.kind}.{name}'", got="nothing")
+        assert self.factory is not None
+        return self.factory(space, **given)
 
 
 @dataclass(frozen=True)

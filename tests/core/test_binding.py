@@ -10,7 +10,7 @@ from priorloom import Pipeline, Space
 from priorloom.binding import bind, pipeline_parameters
 from priorloom.errors import InputError, PluginError
 from priorloom.functional import Zero
-from priorloom.parameters import REQUIRED
+from priorloom.parameters import AUTOMATIC
 from priorloom.pipeline import Slot, Solver
 
 
@@ -69,7 +69,7 @@ def test_settings_have_dotted_names_help_and_the_presets_of_the_slot(registry):
     assert list(parameters) == [
         "filter", "prior.name", "prior.lam", "prior.levels", "solver.max_iterations", "solver.tolerance", "solver.rho"
     ]  # fmt: skip
-    assert parameters["prior.lam"].default is REQUIRED
+    assert parameters["prior.lam"].default is AUTOMATIC
     assert parameters["prior.lam"].help == "Its weight."
     assert parameters["prior.levels"].default == 3
     assert parameters["solver.max_iterations"].default == 50
@@ -93,13 +93,17 @@ def test_a_required_parameter_of_a_slot_is_left_to_the_pipeline(registry):
     arguments, flat = bind(registry, METHOD, {})
     assert "prior.lam" not in flat
     assert arguments["prior"].build(Space((2,)), lam=7.0) == ("soft", 7.0, 3)
+    assert arguments["prior"].unset == ("lam",)
+    with pytest.raises(InputError, match=r"prior 'soft' needs parameter 'prior.lam'"):
+        arguments["prior"].build(Space((2,)))
     arguments, _ = bind(registry, METHOD, {"prior.lam": 0.5})
+    assert arguments["prior"].unset == ()
     assert arguments["prior"].build(Space((2,)), lam=7.0) == ("soft", 0.5, 3)
 
 
 def test_a_slot_swaps_the_component_and_its_parameters(registry):
     arguments, flat = bind(registry, METHOD, {"prior.name": "rough", "prior.mu": 2})
-    assert arguments["prior"].build(Space((2,))) == ("rough", 2.0)
+    assert arguments["prior"].build(Space((2,)), lam=7.0) == ("rough", 2.0)  # rough has no lam to fall back on
     assert "prior.levels" not in flat
     with pytest.raises(InputError, match=r"unknown parameter 'prior.lam' of method 'm'"):
         bind(registry, METHOD, {"prior.name": "rough", "prior.lam": 2})
