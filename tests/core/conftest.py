@@ -1,4 +1,4 @@
-"""Registries made of plugins that the test writes."""
+"""Registries made of plugins that the test writes, and operators made of matrices."""
 
 from __future__ import annotations
 
@@ -6,10 +6,46 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch import Tensor
 
-from priorloom import Registry, hookimpl
+from priorloom import LinearOperator, Registry, Space, hookimpl
 
 Discover = Callable[..., Registry]
+
+
+class Matrix(LinearOperator):
+    """``x -> M x`` for a dense matrix, and how often it was applied."""
+
+    def __init__(self, M: Tensor) -> None:
+        super().__init__(Space((M.shape[1],), M.dtype), Space((M.shape[0],), M.dtype))
+        self.register_buffer("M", M)
+        self.M: Tensor
+        self.forwards = self.adjoints = 0
+
+    def _forward(self, x: Tensor) -> Tensor:
+        self.forwards += 1
+        return x @ self.M.T
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        self.adjoints += 1
+        return y @ self.M.conj()
+
+
+@pytest.fixture
+def matrix() -> type[Matrix]:
+    """``matrix(M)`` is the operator of a dense matrix."""
+    return Matrix
+
+
+@pytest.fixture
+def gaussian() -> Callable[..., Tensor]:
+    """``gaussian(rows, columns, seed=0)``: a matrix or vector of standard normal numbers in double precision."""
+
+    def make(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+    return make
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def check_positive(what: str, value: float | Tensor | None) -> None:
     """Raise InputError unless `value` is absent, an nn.Parameter (training may move it) or positive and finite."""
     if value is None or isinstance(value, nn.Parameter):
         return
-    number = torch.as_tensor(value)
+    number = torch.as_tensor(value).detach()
     if not bool((torch.isfinite(number) & (number > 0)).all()):
         raise InputError(what, expected="a positive number", got=value)
 

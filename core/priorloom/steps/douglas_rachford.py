@@ -75,7 +75,7 @@ class DRS(Step[Reflected]):
     def residual(self, problem: Problem, before: Reflected, after: Reflected) -> Tensor:
         """``|x+ - w| / |x+|`` of the link, divided by ``t L``, for the stationarity, where that is larger."""
         lipschitz = problem.data.lipschitz()
-        smallest = float(torch.as_tensor(self._t(problem)).min())
+        smallest = float(torch.as_tensor(self._t(problem)).detach().min())
         stretch = max(1.0, 1 / (smallest * lipschitz)) if lipschitz else 1.0
         return stretch * relative(problem.space, after.x - after.w, after.x, after.w)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,7 +48,7 @@ def duality_gap(problem: Problem, x: Tensor, duals: Sequence[Tensor] | None = No
 
     theta = torch.ones(problem.space.batch_shape(x), dtype=problem.space.real_dtype, device=x.device)
     best = torch.zeros_like(theta)
-    for k in range(1, 20):
+    for k in range(1, 2 - math.frexp(torch.finfo(theta.dtype).eps)[1]):  # down to the last bit
         feasible = torch.isfinite(negative_dual(theta))
         best = torch.where(feasible, theta, best)
         if bool((best == 1).all()):

@@ -118,4 +118,4 @@ def _stretch(step: ISTA | FISTA, problem: Problem, step_size: float | Tensor | N
     """``max(1, 1 / (t L))``: then the residual bounds that of 1 / L (Beck, First-Order Methods, theorem 10.9)."""
     if step_size is None:
         return 1.0
-    return max(1.0, 1 / (float(torch.as_tensor(step_size).min()) * _positive_lipschitz(step, problem)))
+    return max(1.0, 1 / (float(torch.as_tensor(step_size).detach().min()) * _positive_lipschitz(step, problem)))
