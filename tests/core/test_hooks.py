@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from priorloom import Registry, Term, compare, hooks
+from priorloom.checking import check_component
 from priorloom.compare import Method, reconstruct
 from priorloom.errors import InputError, ReaderError
 from priorloom.loading import read_case
@@ -24,6 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
 BLOCKS: list[tuple[str, str, str]] = re.findall(r"(?:^`([\w./-]+)`\n\n)?^```(\w+)\n(.*?)^```$", TEXT, re.M | re.S)
 HOOKS = sorted(name for name in vars(hooks) if hasattr(getattr(hooks, name), "priorloom_spec"))
+COMPONENTS = [
+    ("operator", "blur.gaussian"), ("prior", "anchor"), ("denoiser", "local-wiener"), ("pipeline", "wiener"),
+    ("modality", "blur"), ("reader", "pgm"),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -160,10 +165,13 @@ def test_priorloom_readers(registry, tmp_path):
     path.write_bytes(b"P5\n7 99999999999\n255\n")
     with pytest.raises(ReaderError, match=r"header of cells.pgm: expected P5 COLUMNS ROWS 255"):
         read_case(path, registry)
-    with pytest.raises(
-        InputError, match=r"unknown parameter 'input.wdth' of reader 'pgm'; did you mean 'input.width'"
-    ):
+    with pytest.raises(InputError, match=r"unknown parameter 'input.wdth' of reader 'pgm'; did you mean 'input.width'"):
         read_case(path, registry, options={"wdth": 2})
+
+
+@pytest.mark.parametrize("component", COMPONENTS, ids="-".join)
+def test_the_example_passes_the_conformance_kit(registry, component):
+    assert check_component(registry, *component)
 
 
 def test_the_shipped_priors_fill_the_slot_of_the_example(registry):
