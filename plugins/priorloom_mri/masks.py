@@ -90,7 +90,7 @@ def variable_density(
     *,
     acceleration: float,
     center_fraction: float | None = None,
-    degree: float = 3.0,
+    degree: float = 2.0,
     generator: torch.Generator,
 ) -> Tensor:
     """Exactly ``round(n / R)`` lines or points: the centre, and the rest drawn with density ``(1 - r)^degree``.
