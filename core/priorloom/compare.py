@@ -150,7 +150,7 @@ def compare(
     seed: int = 0,
     on_result: Callable[[Case, Result], None] | None = None,
 ) -> list[Result]:
-    """Every method on every case that its modality allows; the modality's default methods when none are named.
+    """Every method on every case; the modality's default methods when none are named.
 
     Parameters
     ----------

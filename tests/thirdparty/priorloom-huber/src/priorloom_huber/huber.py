@@ -41,7 +41,8 @@ class Huber(Functional):
         self.lam, self.delta = lam, delta
 
     def _modulus(self, z: Tensor) -> Tensor:
-        return torch.linalg.vector_norm(z, dim=-self.space.ndim, keepdim=True)
+        modulus: Tensor = torch.linalg.vector_norm(z, dim=-self.space.ndim, keepdim=True)
+        return modulus
 
     def _value(self, x: Tensor) -> Tensor:
         r = self._modulus(x)
