@@ -95,18 +95,18 @@ def _prox_checks(f: Functional, x: Tensor, z: Tensor, generator: torch.Generator
         if f.has_value:
             # The objective is flat at its minimum: an error in u enters it squared.
             allowed = max(100 * rounding(f.space), accuracy**2)
-            worst = max(_excess(f, v, u, x, t) for v in _rivals(f, u, x, t, generator))
+            worst = float(torch.stack([_excess(f, v, u, x, t) for v in _rivals(f, u, x, t, generator)]).max())
             yield require(f"prox at step {t:g} is the argmin", worst, allowed)
         if f.is_convex:
             moved, apart = f.space.norm(u - w), f.space.norm(x - z)
             slack = (moved**2 - f.space.inner(x - z, u - w).real) / apart**2
-            yield require(f"prox at step {t:g} is firmly nonexpansive", max(0.0, float(slack.max())), accuracy)
+            yield require(f"prox at step {t:g} is firmly nonexpansive", float(slack.clamp_min(0).max()), accuracy)
         p = (x - u) / t
         if f.has_value and f.is_convex:
             bound = f(u) + f.space.inner(p, w - u).real
             size = f(u).abs() + f(w).abs() + f.space.norm(p) * f.space.norm(w - u)
-            worst = float(((bound - f(w)) / at_least(size)).max())
-            yield require(f"prox at step {t:g}: (x - u) / t is a subgradient", max(0.0, worst), accuracy)
+            worst = float(((bound - f(w)) / at_least(size)).clamp_min(0).max())
+            yield require(f"prox at step {t:g}: (x - u) / t is a subgradient", worst, accuracy)
         if f.has_conjugate:
             yield _fenchel_young(f, u, p, t, accuracy)
 
@@ -122,11 +122,12 @@ def _rivals(f: Functional, u: Tensor, x: Tensor, t: float, generator: torch.Gene
             yield u + spread * size * f.space.random(generator, (3,), x.device)
 
 
-def _excess(f: Functional, rival: Tensor, u: Tensor, x: Tensor, t: float) -> float:
+def _excess(f: Functional, rival: Tensor, u: Tensor, x: Tensor, t: float) -> Tensor:
     """By how much `rival` beats u in ``f(u) + |u - x|^2 / 2t``, relative to the size of that objective at u and 0."""
     ours = f(u) + f.space.norm(u - x) ** 2 / (2 * t)
     theirs = f(rival) + f.space.norm(rival - x) ** 2 / (2 * t)
-    return float(((ours - theirs) / at_least(f(u).abs() + f.space.norm(x) ** 2 / (2 * t))).max())
+    excess: Tensor = (ours - theirs) / at_least(f(u).abs() + f.space.norm(x) ** 2 / (2 * t))
+    return excess
 
 
 def _fenchel_young(f: Functional, u: Tensor, p: Tensor, t: float, accuracy: float) -> Check:
@@ -148,12 +149,13 @@ def _gradient_checks(f: Functional, generator: torch.Generator) -> Iterator[Chec
     require_fit("gradient", f.space, slope, (3,))
     if f.has_value:
         leaf = x.clone().requires_grad_()
-        (automatic,) = torch.autograd.grad(f(leaf).sum(), leaf)
+        value = f(leaf).sum()
+        automatic = torch.autograd.grad(value, leaf)[0] if value.requires_grad else torch.zeros_like(leaf)
         yield require("gradient is that of autograd", far(f.space, slope, automatic), 1000 * rounding(f.space))
     constant = f.gradient_lipschitz()
     if constant is not None:
         change = f.space.norm(slope - f.gradient(z).detach()) / f.space.norm(x - z)
-        excess = max(0.0, float(change.max()) - constant) / (constant or 1.0)
+        excess = float((change - constant).clamp_min(0).max()) / (constant or 1.0)
         yield require("Lipschitz constant of the gradient", excess, 1000 * rounding(f.space))
     if f.is_quadratic:
         bent = f.gradient(x + z) + f.gradient(torch.zeros_like(x))
