@@ -224,8 +224,14 @@ def wavelet(
     """
     if find_spec("pywt") is None:
         raise PriorloomError("denoiser 'wavelet' needs PyWavelets", cure="pip install PyWavelets")
-    if levels is not None:
-        _check_positive(levels=levels)
+    import pywt
+
+    deepest = pywt.dwtn_max_level(space.shape, wavelet)
+    if not 1 <= (1 if levels is None else levels) <= deepest:
+        raise InputError(
+            f"levels of the denoiser on an image {list(space.shape)}", expected=f"1 to {deepest}", got=levels or 1,
+            cure="use fewer levels, a shorter wavelet or a larger image",
+        )  # fmt: skip
     return ImageDenoiser(space, _Wavelet(wavelet, method, levels), complex_mode)
 
 

@@ -5,14 +5,12 @@ An unset strength is chosen from the noise, in the dimensionless units that `tv_
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from typing import Any
 
-from priorloom import Case, Pipeline, PnP, Problem, Term
+from priorloom import Case, Pipeline, PnP, Problem
 from priorloom.errors import InputError
-from priorloom.operator import Identity
-from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise, least_squares
+from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise, least_squares, regularised
 from priorloom.steps import ADMM, PDHG
 
 from .functionals import Box
@@ -66,19 +64,9 @@ def _tv_pdhg(case: Case, *, prior: Slot = TV, nonnegative: bool = True, solver: 
         Whether real images are constrained to ``x >= 0``; complex images have no sign.
     """
     space = case.operator.domain
-    automatic: dict[str, Any] = {}
-    if "lam" in _arguments(prior) and "lam" not in prior.parameters:
-        automatic["lam"] = WEIGHT * backprojected_noise(_with_noise(case))
-    made = prior.build(space, **automatic)
     constraint = Box(space) if nonnegative and not space.is_complex else None
-    if isinstance(made, Term):
-        problem = Problem(least_squares(case), constraint, (made,))
-    elif constraint is None:
-        problem = Problem(least_squares(case), made)
-    else:
-        problem = Problem(least_squares(case), constraint, (Term(made, Identity(space)),))
-    chosen = {f"prior.{name}": value for name, value in automatic.items()}
-    return Assembly(problem, PDHG(), solver=solver, parameters=chosen, certificate="certified")
+    lam = WEIGHT * backprojected_noise(_with_noise(case))
+    return regularised(case, PDHG(), prior, lam, solver, constraint=constraint)
 
 
 def _pnp_admm(
@@ -118,8 +106,3 @@ def _with_noise(case: Case) -> Case:
     y = case.measurement
     floor = NOISE_FLOOR * float(y.abs().square().mean().sqrt())
     return replace(case, noise_std=max(case.noise_std or 0.0, floor))
-
-
-def _arguments(slot: Slot) -> tuple[str, ...]:
-    assert slot.factory is not None, "a Slot is bound by the registry before a pipeline sees it"
-    return tuple(inspect.signature(slot.factory).parameters)
