@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -67,6 +67,10 @@ class Space:
         """The same shape with another dtype."""
         return replace(self, dtype=dtype)
 
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Space:
+        """The Space of this one's elements after `move`, which ``nn.Module.to`` and its like apply to every tensor."""
+        return self.with_dtype(keep_kind(move)(torch.empty(0, dtype=self.dtype)).dtype)
+
     def batch_shape(self, x: Tensor) -> tuple[int, ...]:
         """The leading (batch) shape of `x`."""
         return tuple(x.shape[: x.ndim - self.ndim])
@@ -100,11 +104,26 @@ class Space:
         """Euclidean norm of every batch element, real."""
         if not self.ndim:
             return x.abs()
-        if not x.is_complex():
-            return torch.linalg.vector_norm(x, dim=self.dims)
-        # The same sum over real pairs is a hundred times faster than torch's complex norm on the CPU.
-        return torch.linalg.vector_norm(torch.view_as_real(x), dim=(*self.dims, -self.ndim - 1))
+        dims = self.dims
+        if x.is_complex():
+            # The same sum over real pairs is a hundred times faster than torch's complex norm on the CPU.
+            x, dims = torch.view_as_real(x.resolve_conj()), (*dims, -self.ndim - 1)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=dims)
+        return norm
 
     def expand(self, scalar: Tensor) -> Tensor:
         """Turn one number per batch element into a tensor that broadcasts against ``[..., *shape]``."""
         return scalar.reshape(*scalar.shape, *(1,) * self.ndim)
+
+
+def keep_kind(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`move` with complex tensors kept complex: ``module.to(torch.float64)`` means double precision, not real numbers."""
+
+    def moved(t: Tensor) -> Tensor:
+        if not t.is_complex():
+            return move(t)
+        probe = move(torch.empty(0, dtype=t.dtype.to_real(), device=t.device))
+        dtype = probe.dtype if probe.is_complex() else probe.dtype.to_complex()
+        return t.to(device=probe.device, dtype=dtype)
+
+    return moved

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from priorloom_priors.functionals import L1, Box, GroupL1
 from scipy.optimize import linprog
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from priorloom.errors import InputError
 from priorloom.functional import LeastSquares
 from priorloom.operator import Gradient
 from priorloom.steps import FISTA, PDHG
+from priorloom_priors.functionals import L1, Box, GroupL1
 
 Gaussian = Callable[..., Tensor]
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from priorloom_priors.functionals import L1, Box
 from torch import Tensor
 
 from priorloom import Problem, Term, run
@@ -17,6 +16,7 @@ from priorloom.errors import InputError
 from priorloom.functional import LeastSquares
 from priorloom.operator import Gradient
 from priorloom.steps import FISTA, ISTA
+from priorloom_priors.functionals import L1, Box
 
 Gaussian = Callable[..., Tensor]
 

@@ -54,9 +54,9 @@ class Step(nn.Module, Generic[S]):
 
         The conditions are ``0 in A^H p + sum_i K_i^H q_i + dg(x)`` with ``p in df(Ax)`` and ``q_i in df_i(K_i x)``.
         Their defect is measured relative to the natural size of what stands in them: ``L |x|`` for the first, with L
-        the Lipschitz constant of the data gradient, ``|K_i| |x|`` for the others. So the number does not depend on
-        units, and a method does not look converged because its steps are short. For a step that solves no stated
-        problem (a learned one) it is ``|x+ - x| / |x|``.
+        the Lipschitz constant of the data gradient, ``|K_i| |x|`` for the others (and where x vanishes, `unit_size` for
+        ``|x|``). So the number does not depend on units, and a method does not look converged because its steps are
+        short. For a step that solves no stated problem (a learned one) it is ``|x+ - x| / |x|``.
         """
         return relative(problem.space, after.x - before.x, after.x)
 
@@ -96,6 +96,13 @@ def smooth_lipschitz(step: Step[Any], problem: Problem) -> float:
             f"data term of {type(step).__name__}", expected="a smooth functional", got=type(problem.data.f).__name__
         )
     return constant
+
+
+def unit_size(problem: Problem, slope: Tensor) -> Tensor:
+    """``|slope| / L`` for the data gradient at 0, per batch element: the size of an image that a gradient step makes of
+    nothing; 0 for data terms that are not smooth."""
+    lipschitz = problem.data.lipschitz()
+    return problem.space.norm(slope) * (1 / lipschitz if lipschitz else 0.0)
 
 
 def check_positive(what: str, value: float | Tensor | None) -> None:

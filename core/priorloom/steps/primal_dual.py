@@ -10,14 +10,25 @@ from torch import Tensor
 
 from ..operator import Stack
 from ..problem import Problem, Term
-from .base import State, Step, check_positive, inverse_square, per_image, root_sum_square, safe_divide, start, total
+from .base import (
+    State,
+    Step,
+    check_positive,
+    inverse_square,
+    per_image,
+    root_sum_square,
+    safe_divide,
+    start,
+    total,
+    unit_size,
+)
 from .duality import duality_gap
 
 SHRINK, SLACK = 0.95, 2.0
 """Goldstein et al.'s eta and Delta: how a change of the ratio weakens the next, and what imbalance is left alone."""
 BALANCE = 10.0
-"""Their s, made free of units: what ``|primal defect| |x|`` shall be, over ``|dual defect| |q|``. Measured on CT at three
-noise levels, LASSO and basis pursuit: the fastest of many fixed ratios has 3 to 45."""
+"""Their s, made free of units: what ``|primal defect| |x|`` shall be, over ``|dual defect| |q|``. On CT at three noise
+levels, LASSO and basis pursuit the fastest of many fixed ratios has 3 to 45."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class PrimalDual(State):
         The largest change of the ratio that the balancing may still make (Goldstein's alpha), ``[...]``.
     primal, dual
         The relative residuals of the last iteration, ``[...]``.
+    unit
+        The `unit_size` of the data term.
     weights
         ``1 / |K_i|^2`` of every block.
     norm
@@ -52,6 +65,7 @@ class PrimalDual(State):
     change: Tensor
     primal: Tensor
     dual: Tensor
+    unit: Tensor
     weights: tuple[float, ...]
     norm: float
 
@@ -95,11 +109,12 @@ class PDHG(Step[PrimalDual]):
         ) or 1.0
         lipschitz = problem.data.lipschitz()
         ratio = per_image(problem, x, norm / lipschitz if lipschitz else 1.0)
+        unit = unit_size(problem, problem.data.gradient(torch.zeros_like(x))) if lipschitz else torch.zeros_like(ratio)
         images = tuple(t.K(x) for t in blocks)
         zero, one = torch.zeros_like(ratio), torch.ones_like(ratio)
         return PrimalDual(
             x, tuple(torch.zeros_like(image) for image in images), images, torch.zeros_like(x), ratio / norm,
-            1 / (ratio * norm), zero + 0.5, one, one, weights, norm,
+            1 / (ratio * norm), zero + 0.5, one, one, unit, weights, norm,
         )  # fmt: skip
 
     def forward(self, problem: Problem, state: PrimalDual) -> PrimalDual:
@@ -125,7 +140,9 @@ class PDHG(Step[PrimalDual]):
         if self.ratio is None and problem.has_value:
             x_size, q_size = space.norm(x), _scaled_norm(blocks, duals, [1 / w for w in state.weights])
             tau, sigma, change = _balance(tau, sigma, change, primal_defect * x_size, dual_defect * q_size)
-        return PrimalDual(x, tuple(duals), images, force, tau, sigma, change, primal, dual, state.weights, state.norm)
+        return PrimalDual(
+            x, tuple(duals), images, force, tau, sigma, change, primal, dual, state.unit, state.weights, state.norm
+        )
 
     def residual(self, problem: Problem, before: PrimalDual, after: PrimalDual) -> Tensor:
         """The larger of the relative primal and dual residuals."""
@@ -147,7 +164,7 @@ def _stationarity(
     absolute and relative to the largest of ``L |x|`` and the ``|K_i^H q_i|``."""
     norm = problem.space.norm
     defect = (before.x - x) / problem.space.expand(tau) - before.force + force
-    smooth = (problem.data.lipschitz() or 0.0) * torch.maximum(norm(x), norm(before.x))
+    smooth = (problem.data.lipschitz() or 0.0) * torch.maximum(norm(x), before.unit)
     size = norm(defect)
     return size, safe_divide(size, torch.stack([smooth, *(norm(f) for f in forces)]).amax(0))
 
@@ -165,7 +182,7 @@ def _link(
         )
     ]
     size = _scaled_norm(_blocks(problem), parts, before.weights)
-    return size, safe_divide(size, before.norm * torch.maximum(norm(x), norm(before.x)))
+    return size, safe_divide(size, before.norm * torch.maximum(norm(x), before.unit))
 
 
 def _scaled_norm(blocks: Sequence[Term], parts: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

@@ -12,7 +12,18 @@ from ..errors import InputError
 from ..functional import Functional, LeastSquares, Zero
 from ..operator import Identity, LinearOperator
 from ..problem import Problem
-from .base import State, Step, check_positive, inverse_square, per_image, root_sum_square, safe_divide, start, total
+from .base import (
+    State,
+    Step,
+    check_positive,
+    inverse_square,
+    per_image,
+    root_sum_square,
+    safe_divide,
+    start,
+    total,
+    unit_size,
+)
 from .duality import duality_gap
 from .x_update import AutomaticUpdate, NormalSystem, XUpdate
 
@@ -65,18 +76,21 @@ class Splits:
             weights.append(torch.ones_like(rho))
         return NormalSystem(tuple(operators), tuple(weights), back + self.problem.space.expand(rho) * pull, x)
 
-    def link(self, x: Tensor, images: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
-        """The defect of ``K_i x = z_i`` on operators of norm 1, relative to the larger of ``|x|`` and ``|z_i|``."""
-        defects, sizes = [], [self.problem.space.norm(x)]
+    def link(self, x: Tensor, unit: Tensor, images: Sequence[Tensor], z: Sequence[Tensor]) -> Tensor:
+        """The defect of ``K_i x = z_i`` on operators of norm 1, relative to the largest of ``|x|``, ``|z_i|``."""
+        defects, sizes = [], [unit, self.problem.space.norm(x)]
         for (f, _), image, part, weight in zip(self.terms, images, z, self.weights, strict=True):
             defects.append(weight**0.5 * f.space.norm(image - part))
             sizes.append(weight**0.5 * f.space.norm(part))
         return safe_divide(root_sum_square(defects), torch.stack(sizes).amax(0))
 
-    def stationarity(self, x: Tensor, rho: Tensor, defect: Tensor, forces: Sequence[Tensor] = ()) -> Tensor:
+    def stationarity(
+        self, x: Tensor, unit: Tensor, rho: Tensor, defect: Tensor, forces: Sequence[Tensor] = ()
+    ) -> Tensor:
         """``rho |defect|`` relative to the largest of ``L |x|`` and the ``rho |force_i|``."""
         norm = self.problem.space.norm
-        sizes = [(self.problem.data.lipschitz() or 0.0) * norm(x), *(rho * norm(force) for force in forces)]
+        smooth = (self.problem.data.lipschitz() or 0.0) * torch.maximum(unit, norm(x))
+        sizes = [smooth, *(rho * norm(force) for force in forces)]
         return safe_divide(rho * norm(defect), torch.stack(sizes).amax(0))
 
     def begin(self, name: str, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
@@ -104,8 +118,8 @@ class Multipliers(State):
         The split variables and the scaled duals, each ``[..., *K_i.range.shape]``.
     pull_z, pull_u
         ``sum_i w_i K_i^H z_i`` and the same of u.
-    back
-        ``A^H y`` of a least-squares data term (zero without one).
+    back, unit
+        ``A^H y`` of a least-squares data term (zero without one), and its `unit_size`.
     rho
         The penalty with which u is scaled, ``[...]``.
     changes
@@ -120,6 +134,7 @@ class Multipliers(State):
     pull_z: Tensor
     pull_u: Tensor
     back: Tensor
+    unit: Tensor
     rho: Tensor
     changes: Tensor
     primal: Tensor
@@ -163,7 +178,20 @@ class ADMM(Step[Multipliers]):
         u = tuple(torch.zeros_like(part) for part in z)
         one = per_image(problem, x, 1.0)
         rho = one * 0.1 * (problem.data.lipschitz() or 10.0)
-        return Multipliers(x, x, z, u, pull_z, torch.zeros_like(x), back, rho, torch.zeros_like(one), one, one)
+        return Multipliers(
+            x,
+            x,
+            z,
+            u,
+            pull_z,
+            torch.zeros_like(x),
+            back,
+            unit_size(problem, back),
+            rho,
+            torch.zeros_like(one),
+            one,
+            one,
+        )
 
     def forward(self, problem: Problem, state: Multipliers) -> Multipliers:
         """The penalty, the x-update, the proximal maps and the duals."""
@@ -180,10 +208,10 @@ class ADMM(Step[Multipliers]):
         u = tuple(s - part for s, part in zip(shifted, z, strict=True))
         pull_z, forces = total(splits.pulls(z)), splits.pulls(u)
         with torch.no_grad():
-            primal = splits.link(x, images, z)
-            dual = splits.stationarity(x, rho, pull_z - state.pull_z, forces)
+            primal = splits.link(x, state.unit, images, z)
+            dual = splits.stationarity(x, state.unit, rho, pull_z - state.pull_z, forces)
         return Multipliers(
-            splits.image_of(x, z), x, z, u, pull_z, total(forces), state.back, rho, changes, primal, dual
+            splits.image_of(x, z), x, z, u, pull_z, total(forces), state.back, state.unit, rho, changes, primal, dual
         )
 
     def residual(self, problem: Problem, before: Multipliers, after: Multipliers) -> Tensor:
@@ -221,8 +249,8 @@ class Penalised(State):
         The result of the x-update.
     pull
         ``sum_i w_i K_i^H z_i``.
-    back
-        ``A^H y`` of a least-squares data term (zero without one).
+    back, unit
+        ``A^H y`` of a least-squares data term (zero without one), and its `unit_size`.
     rho
         The penalty of the last iteration, ``[...]``.
     k
@@ -232,6 +260,7 @@ class Penalised(State):
     solution: Tensor
     pull: Tensor
     back: Tensor
+    unit: Tensor
     rho: Tensor
     k: int
 
@@ -279,7 +308,7 @@ class HQS(Step[Penalised]):
         """Start at `x0` with ``z = K x``."""
         x = start(problem, x0)
         _, pull, back = Splits(problem).begin("HQS", x)
-        return Penalised(x, x, pull, back, per_image(problem, x, 1.0), 0)
+        return Penalised(x, x, pull, back, unit_size(problem, back), per_image(problem, x, 1.0), 0)
 
     def forward(self, problem: Problem, state: Penalised) -> Penalised:
         """The penalty, the x-update and the proximal maps."""
@@ -288,9 +317,9 @@ class HQS(Step[Penalised]):
         rho = per_image(problem, state.x, first) * self.growth ** min(state.k, self.steps)
         x = self.x_update(splits.system(state.back, state.pull, rho, state.solution))
         z = splits.prox(splits.images(x), rho)
-        return Penalised(splits.image_of(x, z), x, total(splits.pulls(z)), state.back, rho, state.k + 1)
+        return Penalised(splits.image_of(x, z), x, total(splits.pulls(z)), state.back, state.unit, rho, state.k + 1)
 
     def residual(self, problem: Problem, before: Penalised, after: Penalised) -> Tensor:
         """The stationarity of the penalised objective, relative; while the penalty grows, not below its growth."""
-        value = Splits(problem).stationarity(after.solution, after.rho, after.pull - before.pull)
+        value = Splits(problem).stationarity(after.solution, after.unit, after.rho, after.pull - before.pull)
         return value.clamp_min(self.growth - 1) if before.k < self.steps else value
