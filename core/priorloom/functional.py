@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from .errors import InputError, PriorloomError
-from .space import Space
+from .space import Space, keep_kind
 
 
 class Functional(nn.Module):
@@ -84,6 +85,12 @@ class Functional(nn.Module):
         """``f*(z) = sup_x Re <z, x> - f(x)``, one value per batch element (infinite outside its domain)."""
         self.space.check(z, f"input of the conjugate of {type(self).__name__}")
         return self._conjugate(z)
+
+    # As for a LinearOperator: the Space follows .double(), and complex data stay complex.
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Functional:
+        super()._apply(keep_kind(fn), recurse)  # type: ignore[no-untyped-call]
+        self.space = self.space.moved(fn)
+        return self
 
 
 def _per_element(step: float | Tensor, x: Tensor, space: Space) -> Tensor:

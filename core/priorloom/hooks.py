@@ -7,7 +7,7 @@ discovery imports nothing heavy. A component's parameters are its factory's type
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
@@ -15,6 +15,29 @@ hookspec = pluggy.HookspecMarker("priorloom")
 hookimpl = pluggy.HookimplMarker("priorloom")
 
 Factory = Callable[..., Any] | str
+
+F = TypeVar("F", bound=Callable[..., Any])
+_EXAMPLE = "__priorloom_example__"
+
+
+def example(**parameters: Any) -> Callable[[F], F]:
+    """Decorates a factory with parameters for a small component, on which ``priorloom check`` can run the kit.
+
+    A value that is costly to make (coil maps, a mask) may be a function without arguments that makes it. Needed only
+    where the defaults of the signature do not suffice, or are too large to check quickly.
+    """
+
+    def mark(factory: F) -> F:
+        setattr(factory, _EXAMPLE, parameters)
+        return factory
+
+    return mark
+
+
+def example_parameters(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters that ``example`` gave a factory; none without it."""
+    given: Mapping[str, Any] = getattr(factory, _EXAMPLE, {})
+    return {name: value() if callable(value) else value for name, value in given.items()}
 
 
 @hookspec

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .space import Space
+from .space import Space, keep_kind
 
 
 class _Linear(torch.autograd.Function):
@@ -161,22 +161,13 @@ class LinearOperator(nn.Module):
 
     # nn.Module sends .to(), .double() and .cuda() through here: the Spaces must follow, and complex data stay complex.
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LinearOperator:
-        def keep_kind(t: Tensor) -> Tensor:
-            if not t.is_complex():
-                return fn(t)
-            probe = fn(torch.empty(0, dtype=t.dtype.to_real(), device=t.device))
-            dtype = probe.dtype if probe.is_complex() else probe.dtype.to_complex()
-            return t.to(device=probe.device, dtype=dtype)
-
-        domain, range_ = (
-            s.with_dtype(keep_kind(torch.empty(0, dtype=s.dtype)).dtype) for s in (self.domain, self.range)
-        )
+        domain, range_ = self.domain.moved(fn), self.range.moved(fn)
         if not self.has_double and domain.dtype != self.domain.dtype:
             raise InputError(
                 f"precision of {type(self).__name__}", expected=self.domain.dtype, got=domain.dtype,
                 cure="its backend computes in one precision only",
             )  # fmt: skip
-        super()._apply(keep_kind, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(keep_kind(fn), recurse)  # type: ignore[no-untyped-call]
         self.domain, self.range = domain, range_
         return self
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .functional import Functional, LeastSquares
 from .modality import Case
+from .operator import Identity
 from .parameters import REQUIRED, Parameter, signature_parameters
 from .problem import Problem, Term
 from .solve import Record
@@ -181,10 +182,49 @@ def least_squares(case: Case) -> Term:
 
 
 def objective(case: Case, prior: Functional | Term, constraint: Functional | None = None) -> Problem:
-    """``0.5 |Ax - y|^2`` plus a prior, which goes to the prox slot or to the operator terms by its type."""
-    if isinstance(prior, Term):
-        return Problem(least_squares(case), constraint, (prior,))
-    return Problem(least_squares(case), prior)
+    """``0.5 |Ax - y|^2 + prior(x) + constraint(x)``.
+
+    A Term goes to the operator terms and the constraint to the prox slot; a Functional goes to the prox slot, or where
+    a constraint takes that, behind an Identity.
+    """
+    if constraint is None and isinstance(prior, Functional):
+        return Problem(least_squares(case), prior)
+    term = prior if isinstance(prior, Term) else Term(prior, Identity(prior.space))
+    return Problem(least_squares(case), constraint, (term,))
+
+
+def direct(case: Case, image: Tensor) -> Assembly:
+    """The assembly of a direct method: the image, and no steps."""
+    return Assembly(Problem(least_squares(case)), nn.ModuleList([]), start=image)
+
+
+def regularised(
+    case: Case,
+    step: Step[Any],
+    prior: Slot,
+    lam: float,
+    solver: Solver,
+    *,
+    constraint: Functional | None = None,
+    start: Tensor | None = None,
+) -> Assembly:
+    """``0.5 |Ax - y|^2 + lam R(x)`` by a convergent step, the prior from a slot.
+
+    Parameters
+    ----------
+    case, step, solver
+        What to solve, by which step, until when.
+    prior, lam
+        The slot, and the weight for a prior that has one which the user did not set.
+    constraint
+        An indicator for the prox slot, such as nonnegativity.
+    start
+        The starting image; zero when absent.
+    """
+    chosen = {"lam": lam} if "lam" in prior.unset else {}
+    problem = objective(case, prior.build(case.operator.domain, **chosen), constraint)
+    parameters = {f"prior.{name}": value for name, value in chosen.items()}
+    return Assembly(problem, step, start, solver, parameters, certificate="certified")
 
 
 def backprojected_noise(case: Case, probes: int = 4) -> float:

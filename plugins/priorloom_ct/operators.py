@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
+from priorloom.hooks import example
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
@@ -95,6 +96,7 @@ class RayTransform(LinearOperator):
         return f"{beam} beam, image {self.domain.shape}, sinogram {self.range.shape}"
 
 
+@example(image_shape=(14, 12), views=9)
 def parallel2d(
     *,
     image_shape: tuple[int, int],
@@ -138,6 +140,7 @@ def parallel2d(
     )
 
 
+@example(image_shape=(14, 12), views=9, source_to_axis=60.0, axis_to_detector=30.0)
 def fanbeam2d(
     *,
     image_shape: tuple[int, int],

@@ -8,15 +8,11 @@ photons; none of these is a default case.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
 from priorloom.errors import InputError
 from priorloom.modality import Case
-from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, backprojected_noise, least_squares, objective
+from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, backprojected_noise, direct, least_squares, regularised
 from priorloom.problem import Problem
-from priorloom.steps import CG, FISTA, Step
+from priorloom.steps import CG, FISTA
 
 from .fbp import Filter, filtered_backprojection
 from .operators import RayTransform
@@ -58,28 +54,20 @@ def wavelet_fista() -> Pipeline:
 def _fbp(case: Case, *, filter: Filter = "ram-lak", cutoff: float = 1.0) -> Assembly:
     A = case.operator
     if isinstance(A, RayTransform):
-        start = filtered_backprojection(A, case.measurement, filter, cutoff)
-    elif (filter, cutoff) == ("ram-lak", 1.0):
-        start = A.pseudo_inverse(case.measurement)
-    else:
+        return direct(case, filtered_backprojection(A, case.measurement, filter, cutoff))
+    if (filter, cutoff) != ("ram-lak", 1.0):
         raise InputError("filter of fbp", expected="a ct ray transform", got=type(A).__name__, cure="leave it unset")
-    return Assembly(Problem(least_squares(case)), nn.ModuleList([]), start=start)
+    return direct(case, A.pseudo_inverse(case.measurement))
 
 
 def _tikhonov(case: Case, *, prior: Slot = TIKHONOV, solver: Solver = SOLVER) -> Assembly:
-    return _regularised(case, CG(), prior, TIKHONOV_WEIGHT, solver)
+    start = case.operator.pseudo_inverse(case.measurement)
+    return regularised(case, CG(), prior, TIKHONOV_WEIGHT * backprojected_noise(case), solver, start=start)
 
 
 def _wavelet_fista(case: Case, *, prior: Slot = WAVELET, solver: Solver = SOLVER) -> Assembly:
-    return _regularised(case, FISTA(), prior, WAVELET_WEIGHT, solver)
-
-
-def _regularised(case: Case, step: Step[Any], prior: Slot, constant: float, solver: Solver) -> Assembly:
-    chosen = {} if "lam" in prior.parameters else {"lam": constant * backprojected_noise(case)}
-    problem = objective(case, prior.build(case.operator.domain, **chosen))
     start = case.operator.pseudo_inverse(case.measurement)
-    parameters = {f"prior.{name}": value for name, value in chosen.items()}
-    return Assembly(problem, step, start, solver, parameters, "certified")
+    return regularised(case, FISTA(), prior, WAVELET_WEIGHT * backprojected_noise(case), solver, start=start)
 
 
 def _cgls(case: Case, *, discrepancy: float = 1.0, solver: Solver = SOLVER) -> Assembly:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
+from priorloom.hooks import example
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
@@ -97,9 +98,9 @@ class Sense2D(LinearOperator):
     def __init__(self, maps: Tensor, mask: Tensor) -> None:
         coils, rows, columns = maps.shape
         super().__init__(Space((rows, columns), maps.dtype), Space((coils, rows, columns), maps.dtype))
-        unshifted = _unshift(maps) * _phase((rows, columns))
+        unshifted = _unshift(maps) * _phase((rows, columns)).to(maps)
         self.register_buffer("_maps", unshifted)
-        self.register_buffer("_mask", mask.to(maps.dtype.to_real()))
+        self.register_buffer("_mask", mask.to(maps.device, maps.dtype.to_real()))
         power = maps.abs().square().sum(0)
         self.register_buffer("_power", power.clamp_min(MAPS_FLOOR * float(power.max())))
         self._maps: Tensor
@@ -202,6 +203,15 @@ class Fourier2D(LinearOperator):
         return ifftc(fftc(b) / (self._mask + rho))
 
 
+def _example_maps() -> Tensor:
+    return torch.randn(3, 12, 9, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+
+
+def _example_mask() -> Tensor:
+    return torch.rand(12, 9, generator=torch.Generator().manual_seed(1)) < 0.4
+
+
+@example(image_shape=(12, 9), mask=_example_mask)
 def fourier2d(*, image_shape: tuple[int, int], mask: Tensor | Array | None = None) -> LinearOperator:
     """Single-coil Cartesian MRI, ``y = M F x`` with the centred orthonormal FFT.
 
@@ -223,6 +233,7 @@ def fourier2d(*, image_shape: tuple[int, int], mask: Tensor | Array | None = Non
     return Fourier2D(sampling_mask(mask, (rows, columns)), (rows, columns))
 
 
+@example(maps=_example_maps, mask=_example_mask)
 def sense2d(*, maps: Tensor | Array, mask: Tensor | Array | None = None) -> LinearOperator:
     """Multi-coil Cartesian MRI, ``y_c = M F (S_c x)`` with the centred orthonormal FFT (Pruessmann et al., 1999).
 
@@ -244,7 +255,8 @@ def sense2d(*, maps: Tensor | Array, mask: Tensor | Array | None = None) -> Line
 
     References
     ----------
-    Pruessmann, Weiger, Scheidegger and Boesiger. SENSE: sensitivity encoding for fast MRI. Magn. Reson. Med. 42, 1999.
+    Pruessmann, Weiger, Scheidegger and Boesiger. SENSE: sensitivity encoding for fast MRI. Magnetic Resonance in
+    Medicine 42, 1999.
     """
     given = torch.as_tensor(maps)
     if given.ndim != 3 or 0 in given.shape:

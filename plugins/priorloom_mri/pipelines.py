@@ -9,15 +9,9 @@ average, and 18 % and 6 % at worst.
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
-from torch import nn
-
 from priorloom.modality import Case
-from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, least_squares, objective
-from priorloom.problem import Problem
-from priorloom.steps import CG, FISTA, Step
+from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, direct, regularised
+from priorloom.steps import CG, FISTA
 
 FACTOR, TIKHONOV_FLOOR, WAVELET_FLOOR = 2.0, 1e-4, 3e-4
 
@@ -70,24 +64,14 @@ def _variance(case: Case) -> float:
 
 
 def _zero_filled(case: Case) -> Assembly:
-    x = case.operator.pseudo_inverse(case.measurement)
-    return Assembly(Problem(least_squares(case)), nn.ModuleList([]), start=x)
+    return direct(case, case.operator.pseudo_inverse(case.measurement))
 
 
 def _cg_sense(case: Case, *, prior: Slot = _TIKHONOV, solver: Solver = _SOLVER) -> Assembly:
-    return _regularised(case, prior, tikhonov_weight(case), CG(), solver)
+    start = case.operator.pseudo_inverse(case.measurement)
+    return regularised(case, CG(), prior, tikhonov_weight(case), solver, start=start)
 
 
 def _l1_wavelet(case: Case, *, prior: Slot = _WAVELET, solver: Solver = _SOLVER) -> Assembly:
-    return _regularised(case, prior, wavelet_weight(case), FISTA(), solver)
-
-
-def _regularised(case: Case, prior: Slot, lam: float, step: Step[Any], solver: Solver) -> Assembly:
-    """The problem with the prior in the slot, whose weight is `lam` where it takes one that is not set."""
-    assert prior.factory is not None, "the registry binds a Slot before a pipeline sees it"
-    open_weight = "lam" in inspect.signature(prior.factory).parameters and "lam" not in prior.parameters
-    automatic = {"lam": lam} if open_weight else {}
-    problem = objective(case, prior.build(case.operator.domain, **automatic))
     start = case.operator.pseudo_inverse(case.measurement)
-    chosen = {f"prior.{name}": value for name, value in automatic.items()}
-    return Assembly(problem, step, start, solver, chosen, certificate="certified")
+    return regularised(case, FISTA(), prior, wavelet_weight(case), solver, start=start)

@@ -1,0 +1,174 @@
+"""check_component(): the conformance kit on any registered component, built from its example parameters."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .binding import bind
+from .compare import Method, reconstruct
+from .errors import InputError, ReaderError
+from .hooks import example_parameters
+from .parameters import signature_parameters
+from .registry import ComponentKind, Registry
+from .space import Space
+from .testing import Check, ConformanceError, check_denoiser, check_operator, check_prior
+
+SPACES = (Space((16, 12)), Space((16, 12), torch.complex64))
+"""A component on images is checked on a real and on a complex one, unless it refuses complex images."""
+
+
+def check_component(
+    registry: Registry, kind: ComponentKind, name: str, given: Mapping[str, Any] | None = None
+) -> list[Check]:
+    """Build a component from its example parameters (changed by `given`) and run the conformance kit on it.
+
+    Parameters
+    ----------
+    registry
+        Where the component comes from.
+    kind, name
+        Which component.
+    given
+        Parameters that replace those of the example.
+
+    Raises
+    ------
+    ConformanceError
+        A check failed; the error names it, what was expected and what came.
+    InputError
+        The component cannot be built from these parameters.
+    """
+    factory = registry.factory(kind, name)
+    parameters = {**example_parameters(factory), **(given or {})}
+    return list(_CHECKS[kind](registry, name, parameters))
+
+
+def _operator(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    yield from check_operator(registry.operator(name, **parameters))
+
+
+def _prior(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    needs = {p.name for p in signature_parameters(registry.factory("prior", name), 1, f"prior '{name}'")}
+    if "lam" in needs:
+        parameters.setdefault("lam", 0.3)
+    for space, prior in _on_spaces(lambda s: registry.prior(name, s, **parameters)):
+        yield from _labelled("complex " if space.is_complex else "real ", check_prior(prior))
+
+
+def _denoiser(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    larger = [Space((32, 24), s.dtype) for s in SPACES]  # patches and wavelets need room
+    for space, denoiser in _on_spaces(lambda s: registry.denoiser(name, s, **parameters), larger):
+        yield from _labelled("complex " if space.is_complex else "real ", check_denoiser(denoiser, space))
+
+
+def _pipeline(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    """One reconstruction of a default case of each modality it serves: its shape, and converged where it iterates."""
+    pipeline = registry.pipeline(name)
+    bind(registry, pipeline, parameters)
+    for modality in pipeline.modalities or registry.names("modality"):
+        case = registry.modality(modality).cases(registry, {}, seed=0)[0]
+        result = reconstruct(case, Method(name, parameters), registry=registry)
+        if result.image.shape != case.operator.domain.shape:
+            raise ConformanceError(
+                f"image of '{name}' on {modality}",
+                expected=list(case.operator.domain.shape),
+                got=list(result.image.shape),
+            )
+        if result.converged is False:
+            raise ConformanceError(
+                f"'{name}' on the default case of {modality}",
+                expected=result.criterion,
+                got=f"residual {result.residual:.2g}",
+            )
+        yield Check(f"{modality}: {result.iterations} iterations, residual", result.residual or 0.0)
+
+
+def _modality(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    """Its default cases, its scale and noise estimate, and the direct method first among its methods."""
+    modality = registry.modality(name)
+    for method in modality.methods:
+        registry.pipeline(method)
+    if registry.pipeline(modality.methods[0]).kind != "direct":
+        raise ConformanceError(f"methods of '{name}'", expected="the direct one first", got=modality.methods[0])
+    for case in modality.cases(registry, {}, seed=0):
+        if case.modality != name:
+            raise ConformanceError(f"modality of case '{case.name}'", expected=name, got=case.modality)
+        for what, value in (("scale", modality.scale(case)), ("noise level", modality.noise_std(case))):
+            if not 0 < value < float("inf"):
+                raise ConformanceError(f"{what} of case '{case.name}'", expected="a positive number", got=value)
+            yield Check(f"{case.name}: {what}", value)
+        if case.truth is not None:
+            shown = modality.display(case.truth)
+            if shown.is_complex() or not modality.data_range(shown) > 0:
+                raise ConformanceError(
+                    f"display of case '{case.name}'", expected="a real image with a range", got=shown.dtype
+                )
+
+
+def _reader(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    """Suffixes, options, and a ReaderError (nothing else) for files that are empty, garbage or not there."""
+    reader = registry.reader(name)
+    signature_parameters(reader.read, 1, f"reader '{name}'", "input.")
+    for suffix in reader.suffixes:
+        if not suffix.startswith(".") or suffix != suffix.lower():
+            raise ConformanceError(f"suffix of reader '{name}'", expected="lower case with a dot", got=suffix)
+        with tempfile.TemporaryDirectory() as folder:
+            for content in (b"", b"not a measurement " * 40, None):
+                path = Path(folder) / f"file{suffix}"
+                path.unlink(missing_ok=True)
+                if content is not None:
+                    path.write_bytes(content)
+                    if reader.recognises(path) is True and not content:
+                        raise ConformanceError(
+                            f"reader '{name}'", expected="an empty file not recognised", got="recognised"
+                        )
+                _refuses(reader.read, path, name)
+        yield Check(f"{suffix}: refuses empty, garbage and missing files", 0.0)
+
+
+def _refuses(read: Callable[..., Any], path: Path, name: str) -> None:
+    try:
+        read(path)
+    except ReaderError as error:
+        if "\n" in str(error):
+            raise ConformanceError(f"error of reader '{name}'", expected="one line", got=str(error)) from error
+        return
+    except Exception as error:
+        raise ConformanceError(
+            f"reader '{name}'", expected="a ReaderError", got=f"{type(error).__name__}: {error}"
+        ) from error
+    raise ConformanceError(f"reader '{name}'", expected="a ReaderError for a bad file", got="none")
+
+
+def _on_spaces(
+    build: Callable[[Space], Any], spaces: tuple[Space, ...] | list[Space] = SPACES
+) -> Iterator[tuple[Space, Any]]:
+    """The component on every space that it does not refuse; a refusal of real images is an error."""
+    for space in spaces:
+        try:
+            made = build(space)
+        except InputError:
+            if space.is_complex:
+                continue
+            raise
+        yield space, made
+
+
+def _labelled(label: str, checks: list[Check]) -> Iterator[Check]:
+    for check in checks:
+        yield Check(label + check.name, check.figure)
+
+
+_CHECKS: dict[ComponentKind, Callable[[Registry, str, dict[str, Any]], Iterator[Check]]] = {
+    "operator": _operator,
+    "prior": _prior,
+    "denoiser": _denoiser,
+    "pipeline": _pipeline,
+    "modality": _modality,
+    "reader": _reader,
+}
