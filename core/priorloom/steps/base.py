@@ -74,6 +74,12 @@ def relative(space: Space, defect: Tensor, *sizes: Tensor) -> Tensor:
     return safe_divide(space.norm(defect), torch.stack([space.norm(s) for s in sizes]).amax(0))
 
 
+def apart(problem: Problem, a: Tensor, b: Tensor, unit: Tensor) -> Tensor:
+    """``|a - b| / max(|a|, unit)`` per batch element, for two images that should agree."""
+    norm = problem.space.norm
+    return safe_divide(norm(a - b), torch.maximum(norm(a), unit))
+
+
 def safe_divide(a: Tensor, b: Tensor) -> Tensor:
     """``a / b``, and 0 where ``b`` is 0 and ``a`` is too (1 where only ``b`` is 0)."""
     return torch.where(b != 0, a / torch.where(b != 0, b, 1), (a != 0).to(a.dtype))

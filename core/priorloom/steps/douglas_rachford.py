@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..functional import LeastSquares
 from ..operator import Identity
 from ..problem import Problem
-from .base import State, Step, check_positive, per_image, refuse_terms, safe_divide, start, unit_size
+from .base import State, Step, apart, check_positive, per_image, refuse_terms, start, unit_size
 from .duality import duality_gap
 from .x_update import AutomaticUpdate, NormalSystem, XUpdate
 
@@ -73,12 +73,13 @@ class DRS(Step[Reflected]):
         return Reflected(x, state.v + x - w, w, state.back)
 
     def residual(self, problem: Problem, before: Reflected, after: Reflected) -> Tensor:
-        """``|x+ - w| / |w|`` of the link, divided by ``t L``, for the stationarity, where that is larger."""
+        """The larger of ``|x+ - w| / |w|`` (over ``t L``, for the stationarity, where that is more) and the movement of w,
+        which a first prox that is not accurate yet still moves."""
         lipschitz = problem.data.lipschitz()
         smallest = float(torch.as_tensor(self._t(problem)).detach().min())
         stretch = max(1.0, 1 / (smallest * lipschitz)) if lipschitz else 1.0
-        size = torch.maximum(problem.space.norm(after.w), unit_size(problem, after.back))
-        return stretch * safe_divide(problem.space.norm(after.x - after.w), size)
+        unit = unit_size(problem, after.back)
+        return torch.maximum(stretch * apart(problem, after.w, after.x, unit), apart(problem, after.w, before.w, unit))
 
     def gap(self, problem: Problem, state: Reflected) -> Tensor | None:
         """The gap at x and the dual point ``grad f(Ax)``."""

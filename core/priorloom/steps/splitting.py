@@ -15,6 +15,7 @@ from ..problem import Problem
 from .base import (
     State,
     Step,
+    apart,
     check_positive,
     inverse_square,
     per_image,
@@ -215,8 +216,10 @@ class ADMM(Step[Multipliers]):
         )
 
     def residual(self, problem: Problem, before: Multipliers, after: Multipliers) -> Tensor:
-        """The larger of the relative primal residual ``K x - z`` and dual residual ``rho K^H (z+ - z)``."""
-        return torch.maximum(after.primal, after.dual)
+        """The largest of the relative primal residual ``K x - z``, the dual residual ``rho K^H (z+ - z)``, and the
+        movement of the x-update's result (which an x-update that is not accurate yet still moves)."""
+        moved = apart(problem, after.solution, before.solution, after.unit)
+        return torch.maximum(torch.maximum(after.primal, after.dual), moved)
 
     def gap(self, problem: Problem, state: Multipliers) -> Tensor | None:
         """The gap at x and the duals ``rho_i u_i``."""
@@ -320,6 +323,10 @@ class HQS(Step[Penalised]):
         return Penalised(splits.image_of(x, z), x, total(splits.pulls(z)), state.back, state.unit, rho, state.k + 1)
 
     def residual(self, problem: Problem, before: Penalised, after: Penalised) -> Tensor:
-        """The stationarity of the penalised objective, relative; while the penalty grows, not below its growth."""
-        value = Splits(problem).stationarity(after.solution, after.unit, after.rho, after.pull - before.pull)
+        """The larger of the relative stationarity of the penalised objective and the movement of the x-update's
+        result; while the penalty grows, not below its growth."""
+        value = torch.maximum(
+            Splits(problem).stationarity(after.solution, after.unit, after.rho, after.pull - before.pull),
+            apart(problem, after.solution, before.solution, after.unit),
+        )
         return value.clamp_min(self.growth - 1) if before.k < self.steps else value
