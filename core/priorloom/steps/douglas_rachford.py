@@ -73,7 +73,7 @@ class DRS(Step[Reflected]):
         return Reflected(x, state.v + x - w, w, state.back)
 
     def residual(self, problem: Problem, before: Reflected, after: Reflected) -> Tensor:
-        """The larger of ``|x+ - w| / |w|`` (over ``t L``, for the stationarity, where that is more) and the movement of w,
+        """The larger of ``|x+ - w| / |w|`` (over ``t L``, for stationarity, if that is more) and the movement of w,
         which a first prox that is not accurate yet still moves."""
         lipschitz = problem.data.lipschitz()
         smallest = float(torch.as_tensor(self._t(problem)).detach().min())
