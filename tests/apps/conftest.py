@@ -48,7 +48,7 @@ GEOMETRY = {"image_shape": (32, 32), "pixel_size": 1.0, "views": 24, "detectors"
 
 @pytest.fixture
 def sinogram() -> np.ndarray:
-    """The exact line integrals of a centred disc of radius 10 mm and 0.02/mm, for GEOMETRY: chord length times value."""
+    """The exact line integrals of a centred disc of radius 10 mm and 0.02/mm, for GEOMETRY: chords times value."""
     s = np.arange(47) - 23.0
     chord = 2 * np.sqrt(np.clip(100.0 - s**2, 0, None))
     return np.tile(0.02 * chord, (24, 1)).astype(np.float32)
