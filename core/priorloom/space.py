@@ -117,7 +117,7 @@ class Space:
 
 
 def keep_kind(move: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """`move` with complex tensors kept complex: ``module.to(torch.float64)`` means double precision, not real numbers."""
+    """`move` with complex tensors kept complex: ``.to(torch.float64)`` means double precision, not real numbers."""
 
     def moved(t: Tensor) -> Tensor:
         if not t.is_complex():
