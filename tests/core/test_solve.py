@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from priorloom import Functional, LinearOperator, Problem, State, Step, Term, run
+from priorloom import Functional, LinearOperator, PnP, Problem, Space, State, Step, Term, run
 from priorloom.errors import DivergenceError, InputError
 from priorloom.functional import LeastSquares
 from priorloom.operator import Gradient
@@ -128,8 +128,6 @@ class Liar(LinearOperator):
     """Claims a tenth of its norm, which makes PDHG's automatic steps too long."""
 
     def __init__(self, M: Tensor) -> None:
-        from priorloom import Space
-
         super().__init__(Space((M.shape[1],), M.dtype), Space((M.shape[0],), M.dtype))
         self.M = M
 
@@ -165,6 +163,17 @@ def test_a_start_at_the_solution_is_no_divergence(make: Any, lasso: Problem) -> 
     solution = run(make(), lasso, n=20000, tol=1e-7, x0=solved)
     assert solution.converged
     torch.testing.assert_close(solution.x, solved, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [ISTA, FISTA, PDHG, ADMM, DRS, HQS])
+def test_a_denoiser_fits_every_prox_slot(make: Any, lasso: Problem) -> None:
+    """No objective, no gap, but a fixed point and a criterion."""
+    problem = Problem(lasso.data, PnP(lasso.space, lambda x, sigma: x / (1 + sigma), 0.5))
+    solution = run(make(), problem, n=5000, tol=1e-6)
+    assert solution.converged
+    assert solution.gap is None
+    assert solution.history[-1].objective is None
+    assert bool(solution.x.any())
 
 
 def test_converged_is_true_only_when_the_criterion_was_met(lasso: Problem) -> None:
