@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers already keep every core busy; their threads would wait for each other
+
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
