@@ -149,7 +149,7 @@ def test_total_variation_ct_equals_odls_pdhg(registry: Registry) -> None:
         functionals.ZeroFunctional(space),
         functionals.SeparableSum(fit, tv),
         stacked,
-        niter=3000,
+        niter=1500,
         tau=0.1 / norm,
         sigma=10 / norm,
     )

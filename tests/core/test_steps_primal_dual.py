@@ -80,7 +80,7 @@ def test_l1_data_with_total_variation_equals_the_linear_program(matrix: Any, gau
     A = matrix(M)
     D = Gradient(A.domain)
     problem = Problem(Term(Distance(A.range, y), A), terms=[Term(L1(D.range, lam), D)])
-    solution = run(PDHG(), problem, n=50000, tol=1e-9)
+    solution = run(PDHG(), problem, n=50000, tol=1e-8)
     difference = np.diff(np.eye(n), axis=0)
     # min 1's + lam 1't  with  |Mx - y| <= s, |Dx| <= t
     upper = np.block(
@@ -107,11 +107,11 @@ def test_without_strong_convexity_a_singular_operator(matrix: Any, gaussian: Gau
     )
     values = []
     for seed in (5, 6):
-        solution = run(PDHG(), problem, n=50000, tol=1e-9, x0=gaussian(8, seed=seed).abs())
+        solution = run(PDHG(), problem, n=50000, tol=1e-7, x0=gaussian(8, seed=seed).abs())
         assert solution.converged
         assert bool((solution.x >= 0).all())
         values.append(float(problem.objective(solution.x)))
-    assert values[0] == pytest.approx(values[1], rel=1e-7)
+    assert values[0] == pytest.approx(values[1], rel=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
