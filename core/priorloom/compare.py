@@ -103,6 +103,8 @@ def _reconstruct(
             inner = replace(inner, noise_std=modality.noise_std(inner))
         began = time.perf_counter()
         assembly = pipeline.assemble(inner, **arguments)
+        for module in (assembly.problem, assembly.steps):
+            module.to(inner.measurement.device)
         assembled = time.perf_counter() - began
         solution = run(
             assembly.steps,

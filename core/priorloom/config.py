@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,15 @@ import yaml
 
 from .binding import pipeline_parameters
 from .compare import Method, unique
-from .errors import InputError, did_you_mean
+from .errors import InputError, PluginError, did_you_mean
 from .loading import read_case
 from .modality import Case
 from .parameters import signature_parameters, validate
-from .registry import Registry
+from .registry import Registry, guarded
 
+_LOG = logging.getLogger(__name__)
 _KEYS = ("modality", "input", "operator", "case", "methods", "seed")
-_SIZE_LIMIT = 2**20
+_SIZE_LIMIT, _NODE_LIMIT, _DEPTH_LIMIT = 2**20, 20_000, 8
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def load(path: Path) -> Plan:
     except yaml.YAMLError as error:
         raise InputError(f"config {path}", expected="YAML", got=str(error)) from error
     raw = {} if raw is None else raw
+    _check_size(raw, path, 0, count(1))
     if not isinstance(raw, dict):
         raise InputError(f"config {path}", expected="a mapping", got=type(raw).__name__)
     for key in raw:
@@ -83,6 +87,15 @@ def load(path: Path) -> Plan:
         methods=_methods(_typed(raw, "methods", list, None)),
         seed=_typed(raw, "seed", int, 0),
     )
+
+
+def _check_size(value: object, path: Path, depth: int, nodes: Iterator[int]) -> None:
+    """Aliases make a small YAML file endless or huge."""
+    if depth > _DEPTH_LIMIT or next(nodes) > _NODE_LIMIT:
+        raise InputError(f"config {path}", expected=f"at most {_NODE_LIMIT} values, {_DEPTH_LIMIT} deep", got="more")
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inside:
+        _check_size(item, path, depth + 1, nodes)
 
 
 def override(plan: Plan, assignments: Iterable[str]) -> Plan:
@@ -136,7 +149,13 @@ def make_cases(plan: Plan, registry: Registry) -> list[Case]:
     taken: set[str] = set()
     cases: list[Case] = []
     for name in names:
-        modality = registry.modality(name)
+        try:
+            modality = registry.modality(name)
+        except PluginError as error:
+            if len(names) == 1:
+                raise
+            _LOG.warning("priorloom: left out: %s", error)  # one broken plugin must not stop the others
+            continue
         parameters = [
             p for p in signature_parameters(modality.cases, 2, f"modality '{name}'", "case.") if p.name != "case.seed"
         ]
@@ -145,7 +164,8 @@ def make_cases(plan: Plan, registry: Registry) -> list[Case]:
         taken |= set(given)
         arguments = validate(parameters, given, f"the simulated cases of '{name}'")
         keywords = {k.removeprefix("case."): v for k, v in arguments.items()}
-        cases += modality.cases(registry, plan.operator, seed=plan.seed, **keywords)
+        with guarded(f"modality '{name}' of plugin '{registry.source('modality', name)}'"):
+            cases += modality.cases(registry, plan.operator, seed=plan.seed, **keywords)
     for key in plan.case:
         if f"case.{key}" not in taken:
             raise InputError(f"unknown parameter 'case.{key}'", expected="a setting of the simulated cases", got=key)
@@ -222,7 +242,10 @@ def _input(raw: object, folder: Path) -> tuple[Path | None, dict[str, Any]]:
     options = {"file": raw} if isinstance(raw, str) else raw
     if not isinstance(options, dict) or not isinstance(options.get("file"), str):
         raise InputError("input in the config", expected="a file name, or a mapping with 'file'", got=repr(raw))
-    return folder / options["file"], {str(k): v for k, v in options.items() if k != "file"}
+    rest = {str(k): v for k, v in options.items() if k != "file"}
+    # A companion file, like the file itself, is named relative to the config.
+    near = {k: str(folder / v) for k, v in rest.items() if isinstance(v, str) and (folder / v).is_file()}
+    return folder / options["file"], {**rest, **near}
 
 
 def _methods(raw: list[Any] | None) -> tuple[Method, ...] | None:

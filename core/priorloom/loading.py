@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from .errors import InputError, PluginError, ReaderError, did_you_mean
 from .modality import Case, Reader, Scan, slug
 from .operator import LinearOperator
 from .parameters import signature_parameters, validate
-from .registry import Registry
+from .registry import Registry, guarded
 
 
 def read_case(
@@ -56,14 +55,8 @@ def read_case(
     owner = f"reader '{reader.name}'"
     prefixed = {f"input.{name}": value for name, value in chosen.items()}
     arguments = validate(signature_parameters(reader.read, 1, owner, "input."), prefixed, owner)
-    try:
+    with guarded(f"{owner} on {path.name}"):  # a reader promises to raise ReaderError only
         scan = reader.read(path, **{name.removeprefix("input."): value for name, value in arguments.items()})
-    except InputError:
-        raise
-    except Exception as error:  # a foreign reader broke its promise to raise ReaderError only
-        if os.environ.get("PRIORLOOM_DEBUG") == "1":
-            raise
-        raise PluginError(f"{owner} failed on {path.name}: {type(error).__name__}: {error}") from error
     if modality is not None and scan.modality != modality:
         raise ReaderError(f"modality of {path.name}", expected=modality, got=scan.modality)
     return case_from_scan(registry, scan, slug(path.stem), operator or {})
@@ -112,10 +105,11 @@ def _find(path: Path, registry: Registry, forced: object) -> Reader:
     claiming = [r for r in readers if suffix in r.suffixes]
     for reader in claiming:
         try:
-            if reader.recognises(path):
-                return reader
-        except OSError as error:
-            raise ReaderError(f"input {path}", expected="a readable file", got=error.strerror or str(error)) from error
+            with guarded(f"reader '{reader.name}' on {path.name}"):
+                if reader.recognises(path):
+                    return reader
+        except PluginError as error:
+            broken += f"; {error}"
     if claiming:
         names = ", ".join(r.name for r in claiming)
         size = path.stat().st_size
@@ -142,4 +136,4 @@ def _hint(suffix: str, known: list[str]) -> str:
 def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype, what: str) -> torch.Tensor:
     if np.iscomplexobj(array) and not dtype.is_complex:
         raise InputError(what, expected="real numbers", got=array.dtype)
-    return torch.from_numpy(np.ascontiguousarray(array)).to(dtype)
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=torch.empty(0, dtype=dtype).numpy().dtype))

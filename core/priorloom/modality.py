@@ -55,18 +55,21 @@ class Case:
         if slug(self.name) != self.name:
             raise InputError("case name", expected=f"a folder name such as '{slug(self.name)}'", got=repr(self.name))
         A = self.operator
-        A.range.check(self.measurement, f"measurement of case '{self.name}'")
-        if self.truth is not None:
-            A.domain.check(self.truth, f"truth of case '{self.name}'")
-        for what, tensor in (("measurement", self.measurement), ("truth", self.truth)):
-            if tensor is not None and not bool(tensor.isfinite().all()):
+        for what, tensor, space in (("measurement", self.measurement, A.range), ("truth", self.truth, A.domain)):
+            if tensor is None:
+                continue
+            space.check(tensor, f"{what} of case '{self.name}'")
+            if tensor.ndim != space.ndim:
+                raise InputError(f"{what} of case '{self.name}'", expected=list(space.shape), got=list(tensor.shape),
+                                 cure="make one case of each")  # fmt: skip
+            if not bool(tensor.isfinite().all()):
                 bad = int((~tensor.isfinite()).sum())
                 raise InputError(
                     f"{what} of case '{self.name}'", expected="finite values", got=f"{bad} NaN or infinite"
                 )
 
     def to(self, device: torch.device | str) -> Case:
-        """The same case with the operator, the measurement and the truth on `device`."""
+        """The same case on `device`; the operator is moved, not copied."""
         return replace(
             self,
             operator=self.operator.to(device),

@@ -36,8 +36,8 @@ class Solver:
         The residual at which the iteration has converged; see the result's criterion.
     """
 
-    max_iterations: int = 1000
-    tolerance: float = 1e-4
+    max_iterations: int = 2000
+    tolerance: float = 1e-5
 
 
 @dataclass(frozen=True)

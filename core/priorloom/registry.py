@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -178,35 +179,57 @@ class Registry:
         owner = f"{kind} '{name}'"
         return validate(signature_parameters(factory, _POSITIONAL.get(kind, 0), owner), given, owner)
 
+    def _make(self, kind: ComponentKind, name: str, *space: Space, **parameters: Any) -> Any:
+        """A component from its factory; what a foreign factory raises by mistake is told with the plugin's name."""
+        factory = self.factory(kind, name)
+        with guarded(f"{kind} '{name}' of plugin '{self.source(kind, name)}'"):
+            return factory(*space, **parameters)
+
     def operator(self, name: str, **parameters: Any) -> LinearOperator:
         """A forward operator: ``registry.operator("ct.parallel2d", image_shape=(256, 256), views=180)``."""
-        made: LinearOperator = self.factory("operator", name)(**self.bind("operator", name, parameters))
+        made: LinearOperator = self._make("operator", name, **self.bind("operator", name, parameters))
         return made
 
     def prior(self, name: str, space: Space, **parameters: Any) -> Functional | Term:
         """A prior on `space`: a Functional for the prox slot, or a Term behind an operator."""
-        made: Functional | Term = self.factory("prior", name)(space, **self.bind("prior", name, parameters))
+        made: Functional | Term = self._make("prior", name, space, **self.bind("prior", name, parameters))
         return made
 
     def denoiser(self, name: str, space: Space, **parameters: Any) -> Denoiser:
         """A denoiser on `space`."""
-        made: Denoiser = self.factory("denoiser", name)(space, **self.bind("denoiser", name, parameters))
+        made: Denoiser = self._make("denoiser", name, space, **self.bind("denoiser", name, parameters))
         return made
 
     def pipeline(self, name: str) -> Pipeline:
         """A reconstruction method."""
-        made: Pipeline = self.factory("pipeline", name)()
+        made: Pipeline = self._make("pipeline", name)
         return made
 
     def modality(self, name: str) -> Modality:
         """A modality."""
-        made: Modality = self.factory("modality", name)()
+        made: Modality = self._make("modality", name)
         return made
 
     def reader(self, name: str) -> Reader:
         """A file reader."""
-        made: Reader = self.factory("reader", name)()
+        made: Reader = self._make("reader", name)
         return made
+
+
+@contextmanager
+def guarded(owner: str) -> Iterator[None]:
+    """Around code of a plugin: what it raises by mistake becomes a PluginError that names `owner`.
+
+    ``PRIORLOOM_DEBUG=1`` lets it through.
+    """
+    try:
+        yield
+    except PriorloomError:
+        raise
+    except (Exception, SystemExit) as error:
+        if os.environ.get("PRIORLOOM_DEBUG") == "1":
+            raise
+        raise PluginError(f"{owner} failed: {type(error).__name__}: {error}") from error
 
 
 def _offered(name: str, module: object) -> dict[ComponentKind, dict[str, hooks.Factory]]:
