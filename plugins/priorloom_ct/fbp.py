@@ -194,6 +194,7 @@ def _ray_weights(geometry: Geometry) -> FloatArray:
     fan = np.arctan(geometry.detector_positions / geometry.magnification / geometry.source_to_axis)
     angles = np.deg2rad(geometry.angles_deg)[:, None]
     here, there = _taper(angles, arc), _taper(angles + math.pi - 2 * fan, arc)
+    here = np.maximum(here, 1e-9)  # never 0 / 0: a ray that nobody else has counts in full
     shared: FloatArray = weights[:, None] * np.cos(fan) * here / (here + there)
     return shared
 
@@ -213,23 +214,24 @@ def _taper(angle: FloatArray, arc: tuple[float, float] | None) -> FloatArray:
 def angular_weights(angles_deg: tuple[float, ...], period_deg: float) -> tuple[FloatArray, tuple[float, float] | None]:
     """The angle that every view stands for, and the arc (start, length) that they cover (None: all of it), in radians.
 
-    Half the distance between the neighbours, cyclically; repeated angles share. A gap of more than three times the
-    second largest is a missing wedge, which nobody stands for: the views beside it count as if their other gap
-    repeated itself.
+    Half the distance between the neighbours, cyclically; angles that repeat to a millionth of a degree share it. A gap
+    of more than three times the second largest is a missing wedge, which nobody stands for: the views beside it count
+    as if their other gap repeated itself.
     """
-    angles = np.mod(np.deg2rad(angles_deg), math.radians(period_deg))
-    order = np.argsort(angles, kind="stable")
-    after = np.diff(angles[order], append=angles[order[0]] + math.radians(period_deg))
+    # Rounded once more after the remainder, so that 359.9999999 and 0 are one.
+    turned = np.mod(np.round(np.mod(angles_deg, period_deg), 6), period_deg)
+    distinct, member, repeats = np.unique(turned, return_inverse=True, return_counts=True)
+    angles, period = np.deg2rad(distinct), math.radians(period_deg)
+    after = np.diff(angles, append=angles[0] + period)
     before = np.roll(after, 1)
     arc = None
     widest = int(np.argmax(after))
     others = np.delete(after, widest)
-    if others.size and 0 < 3 * others.max() < after[widest]:
-        following = (widest + 1) % len(order)
+    if others.size and 3 * others.max() < after[widest]:
+        following = (widest + 1) % len(angles)
         wedge = after[widest]
         after[widest], before[following] = before[widest], after[following]
-        start = angles[order[following]] - before[following] / 2
-        arc = (start, math.radians(period_deg) - wedge + (before[following] + after[widest]) / 2)
-    weights = np.empty_like(angles)
-    weights[order] = (before + after) / 2
+        start = angles[following] - before[following] / 2
+        arc = (start, period - wedge + (before[following] + after[widest]) / 2)
+    weights: FloatArray = ((before + after) / 2 / repeats)[member]
     return weights, arc

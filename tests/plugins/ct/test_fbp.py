@@ -112,3 +112,47 @@ def test_bad_filters_are_refused() -> None:
     for cutoff in (0.0, 1.5, float("nan")):
         with pytest.raises(InputError, match="cutoff of the filter: expected a fraction of Nyquist"):
             filtered_backprojection(A, y, cutoff=cutoff)
+
+
+ARCS = {
+    "full": tuple(float(a) for a in range(0, 360, 3)),
+    "half": tuple(float(a) for a in range(0, 180, 3)),
+    "limited": tuple(float(a) for a in range(20, 110, 3)),
+    "across zero": tuple(float(a) for a in range(-40, 50, 3)),
+    "two": (10.0, 40.0),
+    "opposite": (10.0, 190.0),
+    "single": (35.0,),
+}
+
+
+@pytest.mark.parametrize("beam", ["parallel", "fan"])
+@pytest.mark.parametrize("arc", ARCS)
+def test_repeated_views_share_the_weight_of_one(beam: str, arc: str) -> None:
+    """The weights of all rays of one direction add up to the same, however often it was measured."""
+    period = 360 if beam == "fan" else 180
+    directions = sorted({round(a % period) for a in ARCS[arc]})
+
+    def totals(angles: tuple[float, ...]) -> np.ndarray:
+        grid = {"image_shape": (16, 16), "angles_deg": angles}
+        A = fanbeam2d(**grid, **FAN) if beam == "fan" else parallel2d(**grid)
+        assert bool(A.pseudo_inverse(torch.ones(A.range.shape)).isfinite().all())
+        result = np.zeros((len(directions), A.range.shape[1]))
+        np.add.at(result, [directions.index(round(a % period)) for a in angles], A.backprojection.ray_weights.numpy())
+        return result
+
+    once = totals(ARCS[arc])
+    assert (once.sum(0) > 0).all()
+    last = len(ARCS[arc]) - 1
+    for k, turn in {(0, 0.0), (0, 360.0), (last // 2, 1e-9), (last, 0.0), (last, -360.0)}:
+        np.testing.assert_allclose(totals((*ARCS[arc], ARCS[arc][k] + turn)), once, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(totals(tuple(a for a in ARCS[arc] for _ in range(3))), once, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("apart", [1e-12, 4e-7, 1e-6, 3e-6, 1e-3])
+def test_nearly_repeated_views_keep_the_weights_finite(apart: float) -> None:
+    for end in (20.0, 107.0):
+        for sign in (-1, 1):
+            A = fanbeam2d(image_shape=(16, 16), angles_deg=(*ARCS["limited"], end + sign * apart), **FAN)
+            weights = A.backprojection.ray_weights
+            assert bool(weights.isfinite().all())
+            assert float(weights.min()) >= 0
