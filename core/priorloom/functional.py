@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +15,8 @@ from .space import Space, keep_kind
 class Functional(nn.Module):
     """``f: X -> R`` on tensors ``[..., *space.shape]``.
 
-    Subclasses write what exists of ``_value``, ``_prox``, ``_gradient`` and ``_conjugate``, and say so in the class
-    attributes.
+    Subclasses write what exists of ``_value``, ``_prox``, ``_gradient`` and ``_conjugate``, and say so in the four
+    attributes: on the class, or on the instance where it depends on another functional.
 
     Parameters
     ----------
@@ -24,13 +24,13 @@ class Functional(nn.Module):
         The Space of one element.
     """
 
-    has_value: ClassVar[bool] = True
+    has_value: bool = True
     """Whether ``f(x)`` exists; a plug-and-play denoiser has none."""
-    is_convex: ClassVar[bool] = True
+    is_convex: bool = True
     """Whether f is convex; then its prox is nonexpansive and Moreau's identity holds."""
-    is_quadratic: ClassVar[bool] = False
+    is_quadratic: bool = False
     """Whether the gradient is affine, so that conjugate gradients apply."""
-    has_conjugate: ClassVar[bool] = False
+    has_conjugate: bool = False
     """Whether ``conjugate`` gives the value of f*; the primal-dual gap needs it."""
 
     def __init__(self, space: Space) -> None:
