@@ -1,6 +1,7 @@
 """Iterations: one module per family; every step serves classical, unrolled and plug-and-play methods alike."""
 
 from .base import State, Step
+from .convergence import converges
 from .douglas_rachford import DRS
 from .duality import duality_gap
 from .least_squares import CG, LSQR
@@ -24,5 +25,6 @@ __all__ = [
     "State",
     "Step",
     "XUpdate",
+    "converges",
     "duality_gap",
 ]

@@ -64,6 +64,10 @@ class Step(nn.Module, Generic[S]):
         """The primal-dual gap per batch element where the method has a dual point and the gap exists, else None."""
         return None
 
+    def is_legal(self, problem: Problem) -> bool:
+        """Whether a convergence theorem applies on convex functionals, with the step sizes given; see `converges`."""
+        return False
+
     def finished(self, problem: Problem, state: S) -> Tensor | None:
         """Which batch elements the method's own stopping rule (``rule``) ends; None where it has no such rule."""
         return None
@@ -118,6 +122,16 @@ def check_positive(what: str, value: float | Tensor | None) -> None:
     number = torch.as_tensor(value).detach()
     if not bool((torch.isfinite(number) & (number > 0)).all()):
         raise InputError(what, expected="a positive number", got=value)
+
+
+def within(value: float | Tensor | None, limit: float, *, strictly: bool = False) -> bool:
+    """Whether `value` is absent, or positive and at most (or `strictly` below) `limit`."""
+    if value is None:
+        return True
+    number = torch.as_tensor(value).detach()
+    # A limit that is itself a rounded reciprocal may be given back in single precision.
+    above = number >= limit if strictly else number > limit * (1 + 1e-6)
+    return bool((torch.isfinite(number) & (number > 0) & ~above).all())
 
 
 def start(problem: Problem, x0: Tensor | None) -> Tensor:

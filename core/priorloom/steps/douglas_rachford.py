@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -11,9 +12,9 @@ from ..errors import InputError
 from ..functional import LeastSquares
 from ..operator import Identity
 from ..problem import Problem
-from .base import State, Step, apart, check_positive, per_image, refuse_terms, start, unit_size
+from .base import State, Step, apart, check_positive, per_image, refuse_terms, start, unit_size, within
 from .duality import duality_gap
-from .x_update import AutomaticUpdate, NormalSystem, XUpdate
+from .x_update import AutomaticUpdate, NormalSystem, XUpdate, is_exact
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,17 @@ class DRS(Step[Reflected]):
         stretch = max(1.0, 1 / (smallest * lipschitz)) if lipschitz else 1.0
         unit = unit_size(problem, after.back)
         return torch.maximum(stretch * apart(problem, after.w, after.x, unit), apart(problem, after.w, before.w, unit))
+
+    def is_legal(self, problem: Problem) -> bool:
+        """Any positive t, no operator terms, and a first prox in closed form."""
+        if problem.terms or not within(self.step, math.inf):
+            return False
+        data = problem.data
+        if not isinstance(data.f, LeastSquares):
+            return isinstance(data.K, Identity)
+        x = problem.zeros()
+        one = per_image(problem, x, 1.0)
+        return is_exact(self.x_update, NormalSystem((data.K, Identity(problem.space)), (one, one), x, x))
 
     def gap(self, problem: Problem, state: Reflected) -> Tensor | None:
         """The gap at x and the dual point ``grad f(Ax)``."""

@@ -105,6 +105,11 @@ class CG(Step[Conjugate]):
         """The gap at x and the dual point ``Ax - y``."""
         return duality_gap(problem, state.x)
 
+    def is_legal(self, problem: Problem) -> bool:
+        """A quadratic objective."""
+        functionals = (problem.prior, *(t.f for t in problem.terms))
+        return isinstance(problem.data.f, LeastSquares) and all(f.is_quadratic for f in functionals)
+
     def finished(self, problem: Problem, state: Conjugate) -> Tensor | None:
         """Where ``|Ax - y|`` is at most the discrepancy."""
         return None if state.misfit is None else self._met(problem, state.misfit)
@@ -214,6 +219,10 @@ class LSQR(Step[Bidiagonal]):
     def residual(self, problem: Problem, before: Bidiagonal, after: Bidiagonal) -> Tensor:
         """The residual of the (damped) normal equations relative to its start, from the recurrence."""
         return safe_divide(after.slope, after.slope0)
+
+    def is_legal(self, problem: Problem) -> bool:
+        """Least squares and nothing else."""
+        return isinstance(problem.data.f, LeastSquares) and isinstance(problem.prior, Zero) and not problem.terms
 
     def finished(self, problem: Problem, state: Bidiagonal) -> Tensor | None:
         """Where ``|Ax - y|`` is at most the discrepancy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from .base import (
     start,
     total,
     unit_size,
+    within,
 )
 from .duality import duality_gap
 
@@ -147,6 +149,10 @@ class PDHG(Step[PrimalDual]):
     def residual(self, problem: Problem, before: PrimalDual, after: PrimalDual) -> Tensor:
         """The larger of the relative primal and dual residuals."""
         return torch.maximum(after.primal, after.dual)
+
+    def is_legal(self, problem: Problem) -> bool:
+        """Any positive ratio: the product of the step sizes follows from the norm."""
+        return within(self.ratio, math.inf)
 
     def gap(self, problem: Problem, state: PrimalDual) -> Tensor | None:
         """The gap at x and the duals."""

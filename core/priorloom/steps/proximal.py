@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..problem import Problem
-from .base import State, Step, check_positive, per_image, refuse_terms, relative, smooth_lipschitz, start
+from .base import State, Step, check_positive, per_image, refuse_terms, relative, smooth_lipschitz, start, within
 from .duality import duality_gap
 
 
@@ -37,6 +38,13 @@ class ISTA(Step[State]):
     def forward(self, problem: Problem, state: State) -> State:
         """One proximal gradient step."""
         return State(_proximal_gradient(self, problem, state.x, self.step_size))
+
+    def is_legal(self, problem: Problem) -> bool:
+        """A smooth data term, no operator terms, and ``t < 2 / L``."""
+        constant = problem.data.lipschitz()
+        if constant is None or problem.terms:
+            return False
+        return within(self.step_size, 2 / constant if constant else math.inf, strictly=True)
 
     def residual(self, problem: Problem, before: State, after: State) -> Tensor:
         """``|x+ - x| / |x+|``, divided by ``t L`` for a step shorter than ``1 / L``."""
@@ -94,6 +102,18 @@ class FISTA(Step[Extrapolated]):
             t = torch.where(space.inner(state.z - x, move).real > 0, 1.0, t)
         t_next = (1 + torch.sqrt(1 + 4 * t * t)) / 2
         return Extrapolated(x, x + space.expand((t - 1) / t_next) * move, t_next)
+
+    def is_legal(self, problem: Problem) -> bool:
+        """A smooth data term, no operator terms, and ``s <= 1 / L``.
+
+        With restarts: ``J(x_k) + |x_k - x_(k-1)|^2 / (2 s)`` never grows, whatever the momentum below 1 (Chambolle and
+        Dossal, 2015), and falls by the squared step at a restart; so either there are finitely many and the rate of
+        FISTA holds after the last, or the proximal gradient steps after them vanish, at a minimiser.
+        """
+        constant = problem.data.lipschitz()
+        if constant is None or problem.terms:
+            return False
+        return within(self.step_size, 1 / constant if constant else math.inf)
 
     def residual(self, problem: Problem, before: Extrapolated, after: Extrapolated) -> Tensor:
         """``|x+ - z| / |x+|`` at the extrapolated point, divided by ``s L`` for a step shorter than ``1 / L``."""

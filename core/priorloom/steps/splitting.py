@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,9 +25,10 @@ from .base import (
     start,
     total,
     unit_size,
+    within,
 )
 from .duality import duality_gap
-from .x_update import AutomaticUpdate, NormalSystem, XUpdate
+from .x_update import AutomaticUpdate, NormalSystem, XUpdate, is_exact
 
 IMBALANCE, CHANGES = 2.0, 40
 """ADMM's penalty changes when one relative residual is IMBALANCE times the other, at most CHANGES times."""
@@ -220,6 +222,14 @@ class ADMM(Step[Multipliers]):
         movement of the x-update's result (which an x-update that is not accurate yet still moves)."""
         moved = apart(problem, after.solution, before.solution, after.unit)
         return torch.maximum(torch.maximum(after.primal, after.dual), moved)
+
+    def is_legal(self, problem: Problem) -> bool:
+        """Any positive rho, and an x-update in closed form: conjugate gradients are accurate, but not exact."""
+        if not within(self.rho, math.inf):
+            return False
+        x = problem.zeros()
+        splits = Splits(problem)
+        return bool(splits.terms) and is_exact(self.x_update, splits.system(x, x, per_image(problem, x, 1.0), x))
 
     def gap(self, problem: Problem, state: Multipliers) -> Tensor | None:
         """The gap at x and the duals ``rho_i u_i``."""

@@ -133,6 +133,11 @@ class AutomaticUpdate(nn.Module):
         return solution
 
 
+def is_exact(x_update: XUpdate, system: NormalSystem) -> bool:
+    """Whether `x_update` solves systems like `system` in closed form."""
+    return isinstance(x_update, ExactUpdate | AutomaticUpdate) and solve_exactly(system) is not None
+
+
 @dataclass(frozen=True)
 class Search:
     """Conjugate gradients between two iterations: x, the residual r, the direction p and ``rr = |r|^2``."""
