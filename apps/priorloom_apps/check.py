@@ -16,13 +16,17 @@ from .present import console
 
 def run_check(registry: Registry, name: str, kind: str | None, settings: Sequence[str]) -> None:
     """Check the component of that name; `settings` are ``KEY=VALUE`` texts that change its example parameters."""
-    kinds = [k for k in KINDS if name in registry.names(k) and kind in (None, k)]
     if kind is not None and kind not in KINDS:
         raise InputError(f"unknown kind '{kind}'", cure=did_you_mean(kind, KINDS))
+    searched = [k for k in KINDS if kind in (None, k)]
+    kinds = [k for k in searched if name in registry.names(k)]
     if not kinds:
-        everything = {n for k in KINDS for n in registry.names(k)}
-        raise InputError(f"unknown component '{name}'", cure=did_you_mean(name, everything))
-    given = dict(override(Plan(), settings).settings)
+        names = {n for k in searched for n in registry.names(k)}
+        raise InputError(f"unknown {kind or 'component'} '{name}'", cure=did_you_mean(name, names))
+    plan = override(Plan(), settings)
+    given = {**plan.settings, **plan.operator}
+    for key in (*(f"case.{k}" for k in plan.case), *(f"input.{k}" for k in plan.options)):
+        raise InputError(f"--set {key}", expected=f"a parameter of '{name}'", got=key)
     for found in kinds:
         _one(registry, found, name, given)
 

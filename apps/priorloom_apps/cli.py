@@ -177,7 +177,7 @@ def main() -> None:
     try:
         status = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, Exception) as error:
-        if debug:
+        if debug and not hasattr(error, "format_message"):  # a usage error has no traceback worth reading
             raise
         status = _report(error)
     code = status if isinstance(status, int) else 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from priorloom.compare import compare
 from priorloom.config import Plan, make_cases, make_methods
-from priorloom.errors import InputError
+from priorloom.errors import InputError, OutputError
 from priorloom.modality import Case
 from priorloom.pipeline import Result
 from priorloom.registry import Registry
@@ -27,9 +27,9 @@ def run_comparison(plan: Plan, registry: Registry, out: Path, device: str = "cpu
 
     Every image and the JSON are written as soon as a method is done, so that an interrupted run keeps what it finished.
     """
-    check_writable(out)
     cases = [on_device(case, device) for case in make_cases(plan, registry)]
     methods = make_methods(plan, registry, list(dict.fromkeys(c.modality for c in cases)))
+    check_writable(out)
     results: list[Result] = []
     rows: list[dict[str, Any]] = []
 
@@ -70,6 +70,8 @@ def _publish(
         for name, content in pictures.case_pictures(cases, results, modalities).items():
             write_atomic(out / "images" / name, content)
         write_atomic(out / "report.html", report.render(cases, results, rows, modalities, facts).encode())
+    except OutputError:
+        raise
     except InputError as error:  # the extra [report] is not installed; the figures are complete without it
         shell.print(f"note: no report.html: {error}", highlight=False)
         return

@@ -31,6 +31,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         The folder cannot be written.
     """
     try:
+        path = Path(os.path.realpath(path))  # a link goes on pointing to what it names
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:

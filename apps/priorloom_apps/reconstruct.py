@@ -21,10 +21,10 @@ def run_reconstruction(plan: Plan, method: str, registry: Registry, out: Path, d
     if out.suffix.lower() not in (".npy", ".png"):
         raise OutputError(f"output {out}", expected="a name that ends in .npy or .png", got=out.suffix or "no suffix")
     registry.factory("pipeline", method)
-    check_writable(out.parent)
     (case,) = make_cases(plan, registry)
     case = on_device(case, device)
     (chosen,) = make_methods(replace(plan, methods=(Method(method),)), registry, [case.modality])[case.modality]
+    check_writable(out.parent)
     result = reconstruct(case, chosen, registry=registry, seed=plan.seed)
     if out.suffix.lower() == ".npy":
         write_atomic(out, npy_bytes(result.image.cpu().numpy()))

@@ -13,6 +13,7 @@ from .binding import bind
 from .compare import Method, reconstruct
 from .errors import InputError, ReaderError
 from .hooks import example_parameters
+from .modality import Case
 from .parameters import signature_parameters
 from .registry import ComponentKind, Registry
 from .space import Space
@@ -44,6 +45,8 @@ def check_component(
         The component cannot be built from these parameters.
     """
     factory = registry.factory(kind, name)
+    if given and kind in ("modality", "reader"):
+        raise InputError(f"{kind} '{name}'", expected="no parameters to check it with", got=", ".join(given))
     parameters = {**example_parameters(factory), **(given or {})}
     return list(_CHECKS[kind](registry, name, parameters))
 
@@ -67,25 +70,22 @@ def _denoiser(registry: Registry, name: str, parameters: dict[str, Any]) -> Iter
 
 
 def _pipeline(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
-    """One reconstruction of a default case of each modality it serves: its shape, and converged where it iterates."""
+    """The default cases of each modality it serves: the image's shape, and converged where it iterates."""
     pipeline = registry.pipeline(name)
     bind(registry, pipeline, parameters)
     for modality in pipeline.modalities or registry.names("modality"):
-        case = registry.modality(modality).cases(registry, {}, seed=0)[0]
-        result = reconstruct(case, Method(name, parameters), registry=registry)
-        if result.image.shape != case.operator.domain.shape:
-            raise ConformanceError(
-                f"image of '{name}' on {modality}",
-                expected=list(case.operator.domain.shape),
-                got=list(result.image.shape),
-            )
-        if result.converged is False:
-            raise ConformanceError(
-                f"'{name}' on the default case of {modality}",
-                expected=result.criterion,
-                got=f"residual {result.residual:.2g}",
-            )
-        yield Check(f"{modality}: {result.iterations} iterations, residual", result.residual or 0.0)
+        for case in registry.modality(modality).cases(registry, {}, seed=0):
+            yield _solved(registry, case, Method(name, parameters))
+
+
+def _solved(registry: Registry, case: Case, method: Method) -> Check:
+    result = reconstruct(case, method, registry=registry)
+    what = f"'{method.name}' on case '{case.name}' of {case.modality}"
+    if result.image.shape != case.operator.domain.shape:
+        raise ConformanceError(what, expected=list(case.operator.domain.shape), got=list(result.image.shape))
+    if result.converged is False:
+        raise ConformanceError(what, expected=result.criterion, got=f"residual {result.residual:.2g}")
+    return Check(f"{case.modality} {case.name}: {result.iterations} iterations, residual", result.residual or 0.0)
 
 
 def _modality(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:

@@ -50,8 +50,9 @@ class Method:
 
     @property
     def choice(self) -> Choice:
-        """How the settings were chosen."""
-        return self.tuned or ("given" if self.settings else "default")
+        """How the settings were chosen; when to stop is not a choice of that kind."""
+        given = any(not name.startswith("solver.") for name in self.settings)
+        return self.tuned or ("given" if given else "default")
 
 
 def reconstruct(

@@ -53,6 +53,13 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**31:
+            raise InputError("seed", expected="0 to 2147483647", got=self.seed)
+        name = self.operator.get("name", "")
+        if not isinstance(name, str):
+            raise InputError("operator.name", expected="the name of an operator", got=repr(name))
+
 
 def load(path: Path) -> Plan:
     """Read a config file.
@@ -63,11 +70,17 @@ def load(path: Path) -> Plan:
         Not readable, not YAML, or an unknown key.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"config {path}", expected="a YAML file", got="a directory or a device")
         if path.stat().st_size > _SIZE_LIMIT:
             raise InputError(f"config {path}", expected=f"at most {_SIZE_LIMIT} bytes", got=path.stat().st_size)
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"config {path}", expected="a readable YAML file", got=str(error)) from error
+    except OSError as error:
+        raise InputError(f"config {path}", expected="a readable YAML file", got=error.strerror) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"config {path}", expected="a readable YAML file", got="not UTF-8") from error
+    except RecursionError as error:
+        raise InputError(f"config {path}", expected=f"at most {_DEPTH_LIMIT} levels", got="many more") from error
     except yaml.YAMLError as error:
         raise InputError(f"config {path}", expected="YAML", got=str(error)) from error
     raw = {} if raw is None else raw
@@ -258,7 +271,7 @@ def _methods(raw: list[Any] | None) -> tuple[Method, ...] | None:
             methods.append(Method(item))
         elif isinstance(item, dict) and isinstance(item.get("method"), str):
             label = item.get("label")
-            if label is not None and not isinstance(label, str):
+            if label is not None and not (isinstance(label, str) and label):
                 raise InputError("label of a method", expected="a text", got=repr(label))
             settings = flatten({k: v for k, v in item.items() if k not in ("method", "label")})
             methods.append(Method(item["method"], settings, label))
@@ -273,7 +286,11 @@ def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """``{"prior": {"lam": 1}}`` as ``{"prior.lam": 1}``."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        new = flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        for name in new:
+            if name in flat:
+                raise InputError(f"setting '{name}' in the config", expected="one value", got="two")
+        flat |= new
     return flat
 
 

@@ -48,8 +48,8 @@ def read_case(
     """
     if not path.exists():
         raise ReaderError(f"input {path}", expected="a file", got="nothing there", cure="check the path")
-    if path.is_dir():
-        raise ReaderError(f"input {path}", expected="a file", got="a directory")
+    if not path.is_file():
+        raise ReaderError(f"input {path}", expected="a file", got="a directory or a device")
     chosen = dict(options or {})
     reader = _find(path, registry, chosen.pop("reader", None))
     owner = f"reader '{reader.name}'"
@@ -71,6 +71,7 @@ def case_from_scan(registry: Registry, scan: Scan, name: str, operator: Mapping[
         The operator refuses its parameters, or the measurement does not fit its range.
     """
     overrides = dict(operator)
+    facts = dict(scan.metadata)
     A = registry.operator(overrides.pop("name", scan.operator), **{**scan.parameters, **overrides})
     y = _tensor(scan.measurement, A.range.dtype, f"measurement of '{name}'")
     if tuple(y.shape) != A.range.shape:
@@ -81,7 +82,9 @@ def case_from_scan(registry: Registry, scan: Scan, name: str, operator: Mapping[
             cure="correct the geometry with operator.KEY=VALUE",
         )
     truth = None if scan.truth is None else _tensor(scan.truth, A.domain.dtype, f"truth of '{name}'")
-    return Case(name, scan.modality, A, y, truth, scan.noise_std, {**scan.metadata, "operator": describe(A)})
+    if truth is not None and operator:
+        truth, facts["truth"] = None, "left out, since operator.* was changed and it may lie on another grid"
+    return Case(name, scan.modality, A, y, truth, scan.noise_std, {**facts, "operator": describe(A)})
 
 
 def describe(operator: LinearOperator) -> str:

@@ -62,7 +62,9 @@ class Parameter:
             self.annotation, config=pydantic.ConfigDict(arbitrary_types_allowed=True)
         )
         problem = ""
-        for candidate in _forms(value):
+        # pydantic takes true for 1, which is never what a weight or a count means.
+        numbers_only = isinstance(value, bool) and "bool" not in self.type_name
+        for candidate in () if numbers_only else _forms(value):
             try:
                 return adapter.validate_python(candidate)
             except pydantic.ValidationError as error:

@@ -21,6 +21,12 @@ from priorloom.errors import InputError
 
 from .backends import backend
 
+SIZE_LIMIT = 2**31
+"""Entries of an image or a sinogram, far beyond what one machine holds: a larger one is a slip of the pen."""
+
+LENGTHS_MM, ANGLE_LIMIT_DEG = (1e-6, 1e9), 1e6
+"""Lengths and angles that make sense, so that a slip is refused here and not by the floating-point hardware."""
+
 FloatArray = npt.NDArray[np.floating[Any]]
 
 
@@ -127,6 +133,8 @@ def scan_geometry(
     if len(image_shape) != 2 or min(image_shape) < 1:
         raise InputError("image_shape", expected="two positive integers (rows, columns)", got=tuple(image_shape))
     rows, columns = (int(n) for n in image_shape)
+    if rows * columns > SIZE_LIMIT:
+        raise InputError("image_shape", expected=f"at most {SIZE_LIMIT} pixels", got=tuple(image_shape))
     _positive("pixel_size", pixel_size, "mm")
     _positive("arc_deg", arc_deg, "degrees")
     if not math.isfinite(offset):
@@ -153,6 +161,10 @@ def scan_geometry(
         detectors = (math.ceil(width / pitch - 1e-9) + 1) | 1  # odd, so that one element sees the axis
     if detectors < 1:
         raise InputError("detectors", expected="at least 1", got=detectors)
+    if detectors * len(angles) > SIZE_LIMIT:
+        raise InputError(
+            "detectors times views", expected=f"at most {SIZE_LIMIT} measurements", got=detectors * len(angles)
+        )
     return Geometry(
         (rows, columns), float(pixel_size), angles, int(detectors), float(pitch), float(offset),
         float(source_to_axis), float(axis_to_detector),
@@ -160,19 +172,21 @@ def scan_geometry(
 
 
 def _positive(name: str, value: float, unit: str) -> None:
-    if not (value > 0 and math.isfinite(value)):
-        raise InputError(name, expected=f"a positive number ({unit})", got=value)
+    if not LENGTHS_MM[0] <= value <= LENGTHS_MM[1]:
+        raise InputError(name, expected=f"{LENGTHS_MM[0]:g} to {LENGTHS_MM[1]:g} ({unit})", got=value)
 
 
 def _angles(views: int | None, angles_deg: Sequence[float] | None, arc_deg: float, default: int) -> tuple[float, ...]:
     if angles_deg is None:
         count = default if views is None else views
-        if count < 1:
-            raise InputError("views", expected="at least 1", got=count)
+        if not 1 <= count <= SIZE_LIMIT // 256:
+            raise InputError("views", expected=f"1 to {SIZE_LIMIT // 256}", got=count)
         return tuple(arc_deg * k / count for k in range(count))
     angles = tuple(float(a) for a in angles_deg)
-    if not angles or not all(math.isfinite(a) for a in angles):
-        raise InputError("angles_deg", expected="at least one angle, all finite", got=f"{len(angles)} values")
+    if not angles or not all(abs(a) <= ANGLE_LIMIT_DEG for a in angles):
+        raise InputError(
+            "angles_deg", expected=f"at least one angle, none beyond {ANGLE_LIMIT_DEG:g}", got=f"{len(angles)} values"
+        )
     if views is not None and views != len(angles):
         raise InputError("views", expected=f"{len(angles)}, the number of angles_deg", got=views, cure="give only one")
     return angles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from priorloom.registry import Registry
 
 METHODS = ("fbp", "tikhonov", "tv-pdhg", "wavelet-fista", "pnp-admm")
+
+PIXEL_LIMIT = 2**24
+"""Pixels of a simulated image."""
 
 CaseImage = Literal["ct-small", "foam", "shepp-logan", "ellipses"]
 
@@ -107,10 +111,15 @@ def cases(
     if "angles_deg" not in settings:
         settings.setdefault("views", 60)
     made = []
-    for k, image in enumerate(images):
+    if not images:
+        raise InputError("case.images", expected=f"names from {', '.join(_IMAGES)}", got="none")
+    if not 0 < math.prod(image_shape) <= PIXEL_LIMIT:
+        raise InputError("case.image_shape", expected=f"1 to {PIXEL_LIMIT} pixels", got=image_shape)
+    for image in images:
         if image not in _IMAGES:
             raise InputError("case.images", expected=f"names from {', '.join(_IMAGES)}", got=image)
-        generator = torch.Generator().manual_seed(seed + 1000 * k)
+        # The stream of an image depends on its name, not on its place in the list.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {image}".encode()))
         truth, pixel_size, source = _IMAGES[image](image_shape, generator)
         grid = {"image_shape": tuple(truth.shape), "pixel_size": pixel_size}
         A = registry.operator(name, **{**grid, **settings})

@@ -1,10 +1,10 @@
 """Classical CT methods: filtered backprojection, Tikhonov, CGLS and wavelet-sparse least squares.
 
 The case is normalised (water is 1). An unset ``prior.lam`` is a constant times the backprojected noise
-(``priorloom.pipeline.backprojected_noise``). The constants were chosen once, by the mean PSNR of converged solutions on a
-grid of five or six values: a Shepp-Logan and a random-ellipses phantom and two chest slices (LIDC-IDRI-0314) of 128 x 128
-pixels, in 60 views with 1e4 and 1e5 photons; none of these is a default case. On these eight the constant costs 0.1 dB
-on average against the best value of the grid for each.
+(``priorloom.pipeline.backprojected_noise``). The constants were chosen once, by the mean PSNR of converged solutions on
+a grid of five or six values: a Shepp-Logan and a random-ellipses phantom and two chest slices (LIDC-IDRI-0314) of
+128 x 128 pixels, in 60 views with 1e4 and 1e5 photons; none of these is a default case. On these eight the constant
+costs 0.1 dB on average against the best value of the grid for each.
 """
 
 from __future__ import annotations

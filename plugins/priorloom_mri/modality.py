@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg", "pnp-admm")
 
+VALUE_LIMIT = 2**27
+"""Values of a simulated k-space."""
+
 
 def mri() -> Modality:
     """Magnetic resonance imaging: complex images, k-space measurements, magnitudes at the edges."""
@@ -97,6 +100,9 @@ def cases(
     name = str(settings.pop("name", "mri.sense2d"))
     if not 0 <= noise < math.inf:
         raise InputError("case.noise", expected="a number of at least 0", got=noise)
+    if not 0 < math.prod(image_shape) * max(coils, 1) <= VALUE_LIMIT:
+        raise InputError("case.image_shape times case.coils", expected=f"1 to {VALUE_LIMIT} values",
+                         got=f"{image_shape} x {coils}")  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     truth = phantom(image_shape, generator)
     lines = make_mask(mask, image_shape, acceleration=acceleration, generator=generator)

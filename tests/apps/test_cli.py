@@ -173,6 +173,16 @@ REFUSED: list[tuple[str, list[str], str]] = [
     ("operator without a modality", ["--set", "operator.views=10"], "--modality"),
     ("unknown operator parameter", ["-m", "ct", "--set", "operator.view=10"], "did you mean 'views'?"),
     ("unknown component", ["--method", "tv-pdhg", "--set", "prior.name=huberr"], "unknown prior 'huberr'"),
+    ("true is no number", ["--method", "tv-pdhg", "--set", "prior.lam=true"], "expected float"),
+    ("no images", ["-m", "ct", "--set", "case.images=[]"], "case.images"),
+    ("images beyond memory", ["-m", "ct", "--set", "case.image_shape=[100000,100000]"], "case.image_shape"),
+    ("coils beyond memory", ["-m", "mri", "--set", "case.coils=1000000"], "case.coils"),
+    ("views beyond memory", ["-m", "ct", "--set", "operator.views=1000000000"], "views"),
+    ("angles beyond sense", ["-m", "ct", "--set", "operator.angles_deg=[0,1e30]"], "angles_deg"),
+    ("pixels beyond sense", ["-m", "ct", "--set", "operator.pixel_size=1e30"], "pixel_size"),
+    ("operator name that is none", ["--set", "operator.name=3"], "operator.name"),
+    ("seed too large", ["--seed", "99999999999999999999999"], "seed"),
+    ("device as config", ["/dev/zero"], "a YAML file"),
     ("unknown device", ["--device", "tpu", "--method", "fbp"], "cpu or cuda"),
     ("mask that samples nothing", ["-m", "mri", "--set", "case.acceleration=1e9"], "acceleration"),
 ]
@@ -185,6 +195,59 @@ def test_bad_input_is_one_line_and_exit_2(cli: Cli, tmp_path: Path, arguments: l
     assert run.err.count("\n") == 1, run.err
     assert said in run.err
     assert not list((tmp_path / "out").rglob("*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("methods: [&a {method: fbp, sub: *a}]", "deep"),
+        ("a: " + "[" * 3000, "levels"),
+        ("a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"
+         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d]", "values"),
+        ("method: fbp", "did you mean 'methods'?"),
+        ("methods: [{method: tv-pdhg, prior: {lam: 1}, prior.lam: 2}]", "got two"),
+        ("methods: [{method: fbp, label: ../../x}]", "file name"),
+        ("methods: [{method: fbp, label: ''}]", "label"),
+        ("methods: []", "at least one"),
+        ("seed: yes", "seed"),
+        ("[1, 2]", "a mapping"),
+        ("a: b: c", "YAML"),
+        ("input: {every: 2}", "file"),
+    ],
+)  # fmt: skip
+def test_bad_configs_are_one_line_and_exit_2(cli: Cli, tmp_path: Path, text: str, said: str) -> None:
+    config = tmp_path / "plan.yaml"
+    config.write_text(text)
+    run = cli("compare", config, "-m", "ct", "--out", tmp_path / "out")
+    assert run.code == 2, run.err
+    assert run.err.count("\n") == 1, run.err
+    assert said in run.err
+
+
+def test_another_grid_has_no_truth(cli: Cli, tmp_path: Path, sinogram: np.ndarray) -> None:
+    path = tmp_path / "truth.npz"
+    truth = np.tril(np.full((32, 32), 0.02, np.float32))
+    write(path, Scan("ct", "ct.parallel2d", GEOMETRY, sinogram, truth))
+    assert " dB" in cli("reconstruct", path, "--method", "fbp", "--out", tmp_path / "x.npy").out
+    moved = cli("reconstruct", path, "--method", "fbp", "--set", "operator.offset=1.0", "--out", tmp_path / "x.npy")
+    assert moved.code == 0
+    assert " dB" not in moved.out
+
+
+def test_output_through_a_link_keeps_the_link(cli: Cli, scan_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.npy").symlink_to(tmp_path / "real" / "x.npy")
+    assert cli("reconstruct", scan_file, "--method", "fbp", "--out", tmp_path / "link.npy").code == 0
+    assert (tmp_path / "link.npy").is_symlink()
+    assert np.load(tmp_path / "real" / "x.npy").shape == (32, 32)
+
+
+def test_check_refuses_what_it_would_ignore(cli: Cli) -> None:
+    assert cli("check", "ct", "--set", "case.photons=7").code == 2
+    assert cli("check", "tv", "--kind", "denoiser").code == 2
+    passed = cli("check", "ct.parallel2d", "--set", "operator.views=7")
+    assert passed.code == 0, passed.err
+    assert "passed" in passed.out
 
 
 def _bundle(path: Path, measurement: np.ndarray, **changes: object) -> Path:

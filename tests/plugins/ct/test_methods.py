@@ -129,6 +129,8 @@ def test_default_cases_are_the_embedded_ones(registry: Registry) -> None:
     other = registry.modality("ct").cases(registry, {}, seed=1)
     assert all(torch.equal(a.measurement, b.measurement) for a, b in zip(cases, again, strict=True))
     assert not any(torch.equal(a.measurement, b.measurement) for a, b in zip(cases, other, strict=True))
+    (alone,) = registry.modality("ct").cases(registry, {}, seed=0, images=("foam",))
+    assert torch.equal(alone.measurement, cases[1].measurement)  # the place in the list does not matter
 
 
 def test_cases_take_an_operator(registry: Registry) -> None:
