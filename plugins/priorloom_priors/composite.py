@@ -22,11 +22,10 @@ class Unitary(Functional):
         An operator with ``W^H W = W W^H = I``.
     """
 
-    has_conjugate = True
-
     def __init__(self, f: Functional, W: LinearOperator) -> None:
         super().__init__(W.domain)
         self.f, self.W = f, W
+        self.has_value, self.is_convex, self.has_conjugate = f.has_value, f.is_convex, f.has_conjugate
 
     def _value(self, x: Tensor) -> Tensor:
         value: Tensor = self.f(self.W(x))
@@ -43,10 +42,11 @@ class CycleSpinning(Functional):
     """A functional averaged over circular shifts, so that the grid of a wavelet leaves no trace.
 
     With ``S_i`` the shifts by 0 to `shifts` - 1 pixels along every dimension, the prox is the mean of the shifted ones,
-    ``mean_i S_i^H prox_f(S_i x, t)``. That is exactly the prox of the *proximal average* of the f(S_i x). The value is
-    their arithmetic mean ``F(x) = mean_i f(S_i x)`` (for wavelets the L1 norm in the translation-invariant frame),
-    which lies above the proximal average by at most ``t L^2 / 2`` with L the Lipschitz constant of f: the limit of an
-    iteration minimises the objective with the proximal average, and F only reports it.
+    ``mean_i S_i^H prox_f(S_i x, t)``. That is exactly the prox of the *proximal average* of the ``f(S_i x)``, the convex
+    function whose Moreau envelope is the mean of theirs. It has no closed form and depends on t, so there is no value:
+    at a fixed step an iteration minimises the objective with the proximal average, which lies below that with
+    ``mean_i f(S_i x)`` (for wavelets the L1 norm in the translation-invariant frame) by at most ``t L^2 / 2``, L the
+    Lipschitz constant of f.
 
     Parameters
     ----------
@@ -61,18 +61,16 @@ class CycleSpinning(Functional):
     average: basic theory; Yu (2013), Better approximation and faster algorithm using the proximal average.
     """
 
+    has_value = False
+
     def __init__(self, f: Functional, shifts: int) -> None:
         super().__init__(f.space)
         if shifts < 1:
             raise InputError("cycle_spinning", expected="at least 1 shift per dimension", got=shifts)
-        self.f, self.shifts = f, shifts
+        self.f, self.shifts, self.is_convex = f, shifts, f.is_convex
 
     def _all_shifts(self) -> list[tuple[int, ...]]:
         return list(itertools.product(*(range(min(self.shifts, n)) for n in self.space.shape)))
-
-    def _value(self, x: Tensor) -> Tensor:
-        values = [self.f(x.roll(s, self.space.dims)) for s in self._all_shifts()]
-        return torch.stack(values).mean(0)
 
     def _prox(self, x: Tensor, step: Tensor) -> Tensor:
         shifts = self._all_shifts()

@@ -6,18 +6,26 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from priorloom import Functional, Space
 from priorloom.errors import InputError
 
 
-def check_weight(lam: float | Tensor) -> float | Tensor:
-    """`lam` itself; raises InputError unless it is finite and not negative."""
-    values = torch.as_tensor(lam)
-    if values.is_complex() or not bool(((values >= 0) & values.isfinite()).all()):
-        raise InputError("lam", expected="a finite number, at least 0", got=lam if values.ndim == 0 else "a tensor")
-    return lam
+class Weighted(Functional):
+    """A Functional with a weight `lam`, finite and at least 0; a tensor follows ``.to()``, a Parameter is learned."""
+
+    lam: float | Tensor
+
+    def __init__(self, space: Space, lam: float | Tensor) -> None:
+        super().__init__(space)
+        values = torch.as_tensor(lam)
+        if values.is_complex() or not bool(((values >= 0) & values.isfinite()).all()):
+            raise InputError("lam", expected="a finite number, at least 0", got=lam if values.ndim == 0 else "a tensor")
+        if isinstance(lam, Tensor) and not isinstance(lam, nn.Parameter):
+            self.register_buffer("lam", lam, persistent=False)
+        else:
+            self.lam = lam
 
 
 def _within(size: Tensor, bound: float | Tensor) -> Tensor:
@@ -38,13 +46,19 @@ def _shrink(x: Tensor, size: Tensor, threshold: Tensor) -> Tensor:
     return x * (1 - threshold / torch.maximum(size, threshold).clamp_min(tiny))
 
 
+def _squared(x: Tensor, space: Space) -> Tensor:
+    """``|x|^2`` of every batch element; unlike the square of a norm it has its second derivative at zero too."""
+    parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x[..., None]
+    return parts.square().flatten(-space.ndim - 1).sum(-1)
+
+
 def _root(square: Tensor) -> Tensor:
     """The square root, with derivative zero at zero."""
     positive = square > 0
     return torch.where(positive, torch.sqrt(torch.where(positive, square, 1.0)), 0.0)
 
 
-class L1(Functional):
+class L1(Weighted):
     """``f(x) = sum_i lam_i |x_i|``; the prox is soft-thresholding of the modulus, which keeps the phase.
 
     Conjugate: the indicator of ``|z_i| <= lam_i``, up to a hundred units of rounding.
@@ -66,8 +80,7 @@ class L1(Functional):
     has_conjugate = True
 
     def __init__(self, space: Space, lam: float | Tensor, mask: Tensor | None = None) -> None:
-        super().__init__(space)
-        self.lam = check_weight(lam)
+        super().__init__(space, lam)
         self.register_buffer("mask", mask, persistent=False)
         self.mask: Tensor | None
 
@@ -84,7 +97,7 @@ class L1(Functional):
         return _indicator(_within(z.abs(), self._weight()), self.space)
 
 
-class GroupL1(Functional):
+class GroupL1(Weighted):
     """``f(x) = lam sum_groups |x_group|_2``: the entries along `axes` form a group and vanish together.
 
     The prox shrinks the 2-norm of every group. Conjugate: the indicator of ``|z_group|_2 <= lam``, up to a hundred
@@ -107,8 +120,7 @@ class GroupL1(Functional):
     has_conjugate = True
 
     def __init__(self, space: Space, lam: float | Tensor, axes: int | Sequence[int] = 0) -> None:
-        super().__init__(space)
-        self.lam = check_weight(lam)
+        super().__init__(space, lam)
         given = (axes,) if isinstance(axes, int) else tuple(axes)
         if not given or any(not -space.ndim <= a < space.ndim for a in given):
             raise InputError("axis of a group", expected=f"from {-space.ndim} to {space.ndim - 1}", got=axes)
@@ -128,7 +140,7 @@ class GroupL1(Functional):
         return _indicator(_within(self._sizes(z), self.lam), self.space)
 
 
-class SquaredNorm(Functional):
+class SquaredNorm(Weighted):
     """``f(x) = 0.5 lam |x|^2``; ``prox(x, t) = x / (1 + t lam)`` and ``f*(z) = |z|^2 / (2 lam)``.
 
     Parameters
@@ -143,11 +155,10 @@ class SquaredNorm(Functional):
     has_conjugate = True
 
     def __init__(self, space: Space, lam: float | Tensor) -> None:
-        super().__init__(space)
-        self.lam = check_weight(lam)
+        super().__init__(space, lam)
 
     def _value(self, x: Tensor) -> Tensor:
-        return 0.5 * self.lam * self.space.norm(x) ** 2
+        return 0.5 * self.lam * _squared(x, self.space)
 
     def _prox(self, x: Tensor, step: Tensor) -> Tensor:
         return x / (1 + step * self.lam)
@@ -156,8 +167,10 @@ class SquaredNorm(Functional):
         return self.lam * x
 
     def _conjugate(self, z: Tensor) -> Tensor:
-        square = self.space.norm(z) ** 2
-        return torch.where(square > 0, square / (2 * self.lam), square) if self.lam == 0 else square / (2 * self.lam)
+        square = _squared(z, self.space)
+        lam = torch.as_tensor(self.lam, dtype=square.dtype, device=square.device)
+        finite = square / (2 * torch.where(lam > 0, lam, 1.0))
+        return torch.where((lam > 0) | (square == 0), finite, torch.inf)
 
     def gradient_lipschitz(self) -> float | None:
         """`lam`."""

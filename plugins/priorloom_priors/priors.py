@@ -171,7 +171,8 @@ def wavelet_l1(
     approximation
         Whether the coarsest approximation is thresholded too.
     cycle_spinning
-        Shifts per dimension over which the prox is averaged; 1 is the plain basis.
+        Shifts per dimension over which the prox is averaged; 1 is the plain basis. More leave no trace of the grid,
+        and no value either: the averaged prox is that of another convex function at every step size.
     """
     W = Wavelet(space, wavelet, levels)
     plain = Unitary(L1(W.range, lam, None if approximation else W.details()), W)

@@ -73,8 +73,10 @@ class Wavelet(LinearOperator):
         if not 0 <= levels <= longest:
             raise InputError("levels of the wavelet transform", expected=f"0 to {longest}", got=levels)
         self.wavelet, self.levels = wavelet, levels
-        # No buffer: .double() would widen the rounded taps.
-        self._filters = torch.from_numpy(np.stack([low, high]))[:, None, :, None]
+        # The bits as integers: those follow to a device, while .float() and a later .double() leave them exact.
+        taps = torch.from_numpy(np.stack([low, high]))[:, None, :, None]
+        self.register_buffer("_taps", taps.view(torch.int64), persistent=False)
+        self._taps: Tensor
         self._shapes = [space.shape]
         for _ in range(levels):
             self._shapes.append(tuple((n + 1) // 2 for n in self._shapes[-1]))
@@ -110,13 +112,17 @@ class Wavelet(LinearOperator):
             parts[corner] = block
         return _as_kind(parts, y)
 
+    def _filters(self, like: Tensor) -> Tensor:
+        """The low-pass and the high-pass filter, ``[2, 1, taps, 1]``."""
+        return self._taps.view(torch.float64).to(like)
+
     def _split(self, x: Tensor, axis: int) -> Tensor:
         """One level along one axis: ``(a_k, d_k) = sum_m (low, high)_m x_(2k + m - taps / 2 + 1)``, indices mod n."""
         n = x.shape[axis] // 2 * 2
         if n == 0:
             return x
         flat = x.reshape(-1, x.shape[axis], math.prod(x.shape[axis:][1:]))
-        filters = self._filters.to(x)
+        filters = self._filters(x)
         taps = filters.shape[2]
         even = flat[:, :n].roll(taps // 2 - 1, 1)
         wrapped = torch.cat([even] * (1 + -(-(taps - 2) // n)), 1)[:, : n + taps - 2]
@@ -132,7 +138,7 @@ class Wavelet(LinearOperator):
             return c
         flat = c.reshape(-1, c.shape[axis], math.prod(c.shape[axis:][1:]))
         half = n // 2
-        pairs = self._filters.to(c).reshape(2, -1, 2).permute(2, 0, 1).flip(2)[..., None]
+        pairs = self._filters(c).reshape(2, -1, 2).permute(2, 0, 1).flip(2)[..., None]
         lag = pairs.shape[2] - 1
         halves = torch.stack([flat[:, :half], flat[:, c.shape[axis] - half :]], 1)
         copies = 1 + -(-lag // half)

@@ -147,3 +147,26 @@ def test_conjugate_of_the_box_is_its_support_function(generator: torch.Generator
     corners = torch.cartesian_prod(*(torch.tensor([-0.5, 2.0]).double(),) * 3)
     expected: Tensor = (corners @ z).max()
     torch.testing.assert_close(Box(space, -0.5, 2.0).conjugate(z), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("weight", [0.7, torch.tensor(0.7)], ids=["number", "tensor"])
+def test_tikhonov_has_its_second_derivative_at_zero_too(dtype: torch.dtype, weight: float | Tensor) -> None:
+    space = Space((2, 3), dtype)
+    f = SquaredNorm(space, weight).double()
+    for value, curvature in ((f, 0.7), (f.conjugate, 1 / 0.7)):
+        for x in (space.zeros(), torch.ones(2, 3, dtype=dtype)):
+
+            def of_parts(parts: Tensor, value: Functional = value) -> Tensor:
+                return value(torch.view_as_complex(parts) if dtype.is_complex else parts[..., 0])
+
+            leaf = torch.view_as_real(x) if dtype.is_complex else x[..., None]
+            hessian = torch.autograd.functional.hessian(of_parts, leaf).reshape(leaf.numel(), -1)
+            torch.testing.assert_close(hessian, curvature * torch.eye(leaf.numel()).double(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("weight", [0.0, torch.tensor(0.0)], ids=["number", "tensor"])
+def test_conjugate_of_nothing_is_the_indicator_of_zero(weight: float | Tensor) -> None:
+    z = torch.tensor([[0.0, 0.0], [0.0, 1e-30], [3.0, 0.0]], dtype=torch.float64)
+    conjugate = SquaredNorm(Space((2,), torch.float64), weight).conjugate(z)
+    assert conjugate.tolist() == [0.0, math.inf, math.inf]
