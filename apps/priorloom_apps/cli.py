@@ -51,7 +51,7 @@ def compare(
     """Run several methods on the same data; write results.json, report.html and the images."""
     from dataclasses import replace
 
-    from priorloom.compare import Method
+    from priorloom.comparison import Method
     from priorloom.config import Plan, load, override
 
     from .compare import run_comparison

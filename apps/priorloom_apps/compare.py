@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from priorloom.compare import compare
+from priorloom.comparison import compare
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError
 from priorloom.modality import Case

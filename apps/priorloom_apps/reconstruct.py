@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from priorloom.compare import Method, reconstruct
+from priorloom.comparison import Method, reconstruct
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import OutputError
 from priorloom.pipeline import Result

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .compare import compare
+    from .comparison import compare
     from .errors import PriorloomError
     from .functional import Denoiser, Functional, PnP
     from .hooks import hookimpl
@@ -40,7 +40,7 @@ _HOME = {
     "State": "steps.base",
     "Step": "steps.base",
     "Term": "problem",
-    "compare": "compare",
+    "compare": "comparison",
     "hookimpl": "hooks",
     "run": "solve",
 }

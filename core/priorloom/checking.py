@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from .binding import bind
-from .compare import Method, reconstruct
+from .comparison import Method, reconstruct
 from .errors import InputError, ReaderError
 from .hooks import example_parameters
 from .modality import Case

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from .binding import pipeline_parameters
-from .compare import Method, unique
+from .comparison import Method, unique
 from .errors import InputError, PluginError, did_you_mean
 from .loading import read_case
 from .modality import Case

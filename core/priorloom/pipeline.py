@@ -18,6 +18,7 @@ from .problem import Problem, Term
 from .solve import Record
 from .space import Space
 from .steps.base import Step
+from .steps.convergence import converges
 
 Kind = Literal["direct", "classical", "pnp", "learned"]
 Choice = Literal["default", "given", "tuned", "oracle", "learned"]
@@ -208,7 +209,7 @@ def regularised(
     constraint: Functional | None = None,
     start: Tensor | None = None,
 ) -> Assembly:
-    """``0.5 |Ax - y|^2 + lam R(x)`` by a convergent step, the prior from a slot.
+    """``0.5 |Ax - y|^2 + lam R(x)`` by a classical step, the prior from a slot; certified where a theorem applies.
 
     Parameters
     ----------
@@ -224,7 +225,8 @@ def regularised(
     chosen = {"lam": lam} if "lam" in prior.unset else {}
     problem = objective(case, prior.build(case.operator.domain, **chosen), constraint)
     parameters = {f"prior.{name}": value for name, value in chosen.items()}
-    return Assembly(problem, step, start, solver, parameters, certificate="certified")
+    certificate: Certificate = "certified" if converges(step, problem) else "empirical"
+    return Assembly(problem, step, start, solver, parameters, certificate)
 
 
 def backprojected_noise(case: Case, probes: int = 4) -> float:

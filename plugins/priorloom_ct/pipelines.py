@@ -13,7 +13,7 @@ from priorloom.errors import InputError
 from priorloom.modality import Case
 from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, backprojected_noise, direct, least_squares, regularised
 from priorloom.problem import Problem
-from priorloom.steps import CG, FISTA
+from priorloom.steps import CG, FISTA, converges
 
 from .fbp import Filter, filtered_backprojection
 from .operators import RayTransform
@@ -78,4 +78,5 @@ def _cgls(case: Case, *, discrepancy: float = 1.0, solver: Solver = SOLVER) -> A
     A = case.operator
     noise = case.noise_std * A.range.size**0.5
     problem = Problem(least_squares(case))
-    return Assembly(problem, CG(discrepancy * noise if noise > 0 else None), None, solver, certificate="certified")
+    step = CG(discrepancy * noise if noise > 0 else None)
+    return Assembly(problem, step, solver=solver, certificate="certified" if converges(step, problem) else "empirical")

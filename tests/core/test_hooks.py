@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from priorloom import Registry, Term, compare, hooks
 from priorloom.checking import check_component
-from priorloom.compare import Method, reconstruct
+from priorloom.comparison import Method, reconstruct
 from priorloom.errors import InputError, ReaderError
 from priorloom.loading import read_case
 from priorloom.metrics import metrics

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from priorloom import Case, Registry, compare
-from priorloom.compare import Method
+from priorloom.comparison import Method
 from priorloom.errors import InputError
 from priorloom_ct import modality
 from priorloom_ct.operators import RayTransform, parallel2d

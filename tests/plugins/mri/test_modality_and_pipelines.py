@@ -13,7 +13,7 @@ import sigpy.mri.app
 import torch
 
 from priorloom import Case, Registry
-from priorloom.compare import Method, reconstruct
+from priorloom.comparison import Method, reconstruct
 from priorloom.errors import InputError
 from priorloom.metrics import metrics
 from priorloom_mri.bart import read

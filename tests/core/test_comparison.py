@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import priorloom
 from priorloom import Case, Functional, Modality, Pipeline, Problem, Space, State, Step, compare
-from priorloom.compare import Method, reconstruct
+from priorloom.comparison import Method, reconstruct
 from priorloom.errors import DivergenceError, InputError
 from priorloom.metrics import metrics
 from priorloom.operator import Identity
@@ -235,3 +237,10 @@ def test_divergence_is_an_error_that_names_the_step_and_keeps_what_was_finished(
 def test_a_case_that_does_not_fit_its_operator_cannot_be_made(case, change, message):
     with pytest.raises(InputError, match=message):
         replace(case, **change)
+
+
+def test_the_function_is_not_hidden_by_a_module() -> None:
+    # Importing a submodule puts its name on the package, so no public name may be a module's.
+    assert callable(priorloom.compare)
+    homes = {path.stem for path in Path(priorloom.__file__).parent.glob("*.py")}
+    assert not homes & set(priorloom.__all__)
