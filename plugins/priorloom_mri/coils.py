@@ -13,9 +13,14 @@ from .operators import ifftc
 
 
 def root_sum_of_squares(images: Tensor) -> Tensor:
-    """``sqrt(sum_c |x_c|^2)`` of coil images ``[..., coils, rows, columns]``, real ``[..., rows, columns]``."""
-    result: Tensor = torch.linalg.vector_norm(images, dim=-3)
-    return result
+    """``sqrt(sum_c |x_c|^2)`` of coil images ``[..., coils, rows, columns]``, real ``[..., rows, columns]``.
+
+    Its derivative is taken as zero where all coils vanish.
+    """
+    # Ten times faster on the CPU than vector_norm along a leading dimension.
+    squares = images.real.square() + images.imag.square() if images.is_complex() else images.square()
+    power = squares.sum(-3)
+    return torch.where(power > 0, torch.where(power > 0, power, 1.0).sqrt(), 0.0)
 
 
 def birdcage_maps(coils: int, image_shape: tuple[int, int], radius: float = 1.5) -> Tensor:
@@ -61,12 +66,13 @@ def walsh(images: Tensor, *, window: int = 7) -> Tensor:
     _check_coils(images, "coil images")
     if window < 1 or window % 2 == 0:
         raise InputError("window of walsh", expected="an odd number of pixels", got=window)
-    outer = images[:, None] * images[None].conj()
+    scaled = _unit_peak(images)
+    outer = scaled[:, None] * scaled[None].conj()
     parts = torch.view_as_real(outer).movedim(-1, 0).flatten(0, 2)[:, None]
     mean = torch.nn.functional.avg_pool2d(parts, window, stride=1, padding=window // 2, count_include_pad=False)
     smooth = torch.complex(*mean.reshape(2, *outer.shape))
     maps, _ = _leading(smooth)
-    return _reference_phase(maps, images)
+    return _reference_phase(maps, scaled)
 
 
 def espirit(
@@ -116,7 +122,7 @@ def espirit(
         )  # fmt: skip
     if not (0 < threshold < 1 and 0 <= crop < 1):
         raise InputError("threshold and crop of espirit", expected="between 0 and 1", got=(threshold, crop))
-    centre = crop_centre(kspace, calibration).to(torch.complex128)
+    centre = _unit_peak(crop_centre(kspace, calibration).to(torch.complex128))
     patches = centre.unfold(1, kernel, 1).unfold(2, kernel, 1).permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
     # The right singular vectors, conjugated so that a column is a patch. In double precision the Gram matrix loses
     # nothing that the threshold would keep, and costs less than the SVD.
@@ -175,6 +181,12 @@ def _reference_phase(maps: Tensor, images: Tensor) -> Tensor:
     principal = torch.linalg.eigh(flat @ flat.mH).eigenvectors[:, -1]
     virtual = torch.einsum("c,cij->ij", principal.conj().to(maps), maps)
     return maps * torch.polar(torch.ones_like(virtual.real), -virtual.angle())
+
+
+def _unit_peak(data: Tensor) -> Tensor:
+    """`data` with its largest part scaled to 1, so that no product of the entries overflows or vanishes."""
+    peak = torch.view_as_real(data.resolve_conj()).abs().amax()
+    return data / torch.where(peak > 0, peak, 1.0)
 
 
 def _check_coils(data: Tensor, what: str) -> None:

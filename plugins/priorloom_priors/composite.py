@@ -42,9 +42,9 @@ class CycleSpinning(Functional):
     """A functional averaged over circular shifts, so that the grid of a wavelet leaves no trace.
 
     With ``S_i`` the shifts by 0 to `shifts` - 1 pixels along every dimension, the prox is the mean of the shifted ones,
-    ``mean_i S_i^H prox_f(S_i x, t)``. That is exactly the prox of the *proximal average* of the ``f(S_i x)``, the convex
-    function whose Moreau envelope is the mean of theirs. It has no closed form and depends on t, so there is no value:
-    at a fixed step an iteration minimises the objective with the proximal average, which lies below that with
+    ``mean_i S_i^H prox_f(S_i x, t)``. That is exactly the prox of the *proximal average* of the ``f(S_i x)``, the
+    convex function whose Moreau envelope is the mean of theirs. It has no closed form and depends on t, so there is no
+    value: at a fixed step an iteration minimises the objective with the proximal average, which lies below that with
     ``mean_i f(S_i x)`` (for wavelets the L1 norm in the translation-invariant frame) by at most ``t L^2 / 2``, L the
     Lipschitz constant of f.
 

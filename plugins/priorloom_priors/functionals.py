@@ -128,7 +128,8 @@ class GroupL1(Weighted):
 
     def _sizes(self, x: Tensor) -> Tensor:
         # Ten times faster on the CPU than vector_norm along a leading dimension.
-        return _root((x.abs() if x.is_complex() else x).square().sum(self._dims, keepdim=True))
+        squares = x.real.square() + x.imag.square() if x.is_complex() else x.square()
+        return _root(squares.sum(self._dims, keepdim=True))
 
     def _value(self, x: Tensor) -> Tensor:
         return self.lam * self._sizes(x).flatten(-self.space.ndim).sum(-1)

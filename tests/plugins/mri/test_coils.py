@@ -136,3 +136,22 @@ def test_espirit_on_the_brain_is_sigpys(brain: Tensor) -> None:
     # sigpy stops its power iteration after 100 steps, which is early where two eigenvalues are close.
     assert float(both.quantile(0.001)) > 0.999
     assert float(both.min()) > 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64, torch.complex128])
+def test_root_sum_of_squares_is_the_norm_across_the_coils(dtype: torch.dtype, generator: torch.Generator) -> None:
+    images = torch.randn(2, 5, 9, 7, dtype=dtype, generator=generator)
+    torch.testing.assert_close(root_sum_of_squares(images), torch.linalg.vector_norm(images, dim=-3))
+    torch.testing.assert_close(root_sum_of_squares(images.conj()), torch.linalg.vector_norm(images, dim=-3))
+    leaf = torch.zeros(5, 2, 2, dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(root_sum_of_squares(leaf).sum(), leaf)
+    assert not bool(slope.any())
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-20, 1e20, 1e38])
+def test_maps_do_not_depend_on_the_scale(scale: float, generator: torch.Generator) -> None:
+    """Squares of such values overflow or vanish in single precision."""
+    images = birdcage_maps(4, (32, 32)) * disc(32)
+    images = images / images.abs().max()
+    for estimate, data in ((walsh, images), (espirit, fftc(images) / fftc(images).abs().max())):
+        torch.testing.assert_close(estimate(data * scale), estimate(data), atol=2e-3, rtol=0)
