@@ -150,6 +150,46 @@ def test_norm_interval_holds_and_is_as_narrow_as_asked(decay: float, matrix: Any
         assert high - low <= tolerance * high
 
 
+@pytest.mark.parametrize("hot", [1.001, 1.05, 1.15, 2.0])
+def test_norm_of_a_spectrum_that_hides_its_top(hot: float, matrix: Any, gaussian: Gaussian) -> None:
+    """The Ritz pair of the plateau has a small residual long before the largest eigenvalue shows."""
+    d = torch.ones(400, dtype=torch.float64)
+    d[7] = hot
+    q, _ = torch.linalg.qr(gaussian(400, 400))
+    K = matrix(q * d)
+    for A in (K, matrix((q * d).float()), Stack([Identity(K.domain), 1 / hot * K])):
+        exact = float(torch.linalg.matrix_norm(dense(A).double(), 2))
+        for tolerance in (1e-1, 1e-2, 1e-3):
+            low, high = copy.deepcopy(A).norm_bounds(tolerance)
+            assert low * (1 - 1e-6) <= exact <= high * (1 + 1e-6)
+            assert high - low <= tolerance * high
+
+
+def test_upper_end_of_the_norm_holds_for_many_spectra(matrix: Any, gaussian: Gaussian) -> None:
+    for seed in range(20):
+        q, _ = torch.linalg.qr(gaussian(150, 150, seed=seed))
+        top = torch.zeros(150, dtype=torch.float64)
+        top[: 1 + seed % 3] = 0.02 * (1 + seed)
+        d = torch.rand(150, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) ** (seed % 5) + top
+        low, high = matrix(q * d).norm_bounds(0.1)
+        assert low * (1 - 1e-9) <= float(d.max()) <= high * (1 + 1e-9)
+
+
+def test_norm_follows_what_the_operator_stores(matrix: Any) -> None:
+    A = matrix(torch.eye(3, dtype=torch.float64))
+    B = 1.0 * (A @ A)
+    assert B.norm() == pytest.approx(1)
+    A.load_state_dict({"M": 3 * torch.eye(3, dtype=torch.float64)})
+    assert (A.norm(), B.norm()) == pytest.approx((3, 9))
+    A.M = 2 * torch.eye(3, dtype=torch.float64)
+    assert B.norm() == pytest.approx(4)
+    A.M.mul_(2)
+    assert (A.norm(), B.norm()) == pytest.approx((4, 16))
+    calls = A.forwards
+    assert A.float().norm() == pytest.approx(4, rel=1e-3)
+    assert A.forwards > calls
+
+
 def test_norm_is_computed_once_and_again_only_for_more_accuracy(matrix: Any, gaussian: Gaussian) -> None:
     # A crowded top of the spectrum, on which the process may run out of steps.
     A = matrix(torch.diag(1 - torch.linspace(0, 1e-2, 400, dtype=torch.float64) ** 2))

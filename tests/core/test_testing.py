@@ -61,6 +61,19 @@ class Nan(Matrix):
         return y / torch.where(y == 0, torch.nan, 1.0)
 
 
+class RealFourier(LinearOperator):
+    """The unitary FFT of a real image: linear over the real numbers."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(SPACE.with_dtype(dtype), SPACE.with_dtype(dtype.to_complex()))
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return torch.fft.fft2(x.to(self.range.dtype), norm="ortho")
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return torch.fft.ifft2(y, norm="ortho").real
+
+
 class Radon(LinearOperator):
     """scikit-image's radon, and its iradon as the adjoint: filtered, so that it is none."""
 
@@ -95,7 +108,8 @@ def gap_in(error: ConformanceError) -> float:
 def test_good_operators_pass(dtype: torch.dtype) -> None:
     space = SPACE.with_dtype(dtype)
     stack = Stack([Gradient(space), 2 * Identity(space)])
-    for operator in (Matrix(dtype), Matrix(dtype).H, Gradient(space), Identity(space), stack):
+    fourier = RealFourier(dtype.to_real())
+    for operator in (Matrix(dtype), Matrix(dtype).H, Gradient(space), Identity(space), stack, fourier, fourier.H):
         checks = check_operator(operator)
         assert all(isinstance(c, Check) for c in checks)
         assert any(c.name.startswith("dot test") and c.figure < 1e-5 for c in checks)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..operator import Stack
 from ..problem import Problem, Term
 from .base import (
     State,
@@ -56,7 +55,7 @@ class PrimalDual(State):
     weights
         ``1 / |K_i|^2`` of every block.
     norm
-        The norm of the stacked scaled operator.
+        A bound on the norm of the stacked scaled operator.
     """
 
     duals: tuple[Tensor, ...]
@@ -78,8 +77,8 @@ class PDHG(Step[PrimalDual]):
     ``x+ = prox_{tau g}(x - tau K^H q)``, ``q+ = prox_{sigma F*}(q + sigma K (2 x+ - x))`` for the objective ``f(Ax) +
     sum_i f_i(K_i x) + g(x)``, with K the stack ``[A, K_1, ...]`` and F the sum of the f; all functionals convex.
     Every block is scaled to norm 1 (the block form of Pock and Chambolle's preconditioning, 2011), so that the dual
-    step on block i is ``sigma / |K_i|^2``, and ``tau sigma |K|^2 = 1`` with the norm of the *stacked scaled* operator:
-    x and q converge for every ratio.
+    step on block i is ``sigma / |K_i|^2``, and ``tau sigma |K|^2 <= 1`` for the *stacked scaled* operator, whose
+    norm is at most the root of the number of blocks: x and q converge for every ratio.
 
     Unless `ratio` is given, the ratio is chosen by adaptive residual balancing (Goldstein et al., 2015, algorithm 2):
     the step whose residual is larger grows, residuals measured in units of ``|q|`` and ``|x|`` (the primal weight of
@@ -104,11 +103,7 @@ class PDHG(Step[PrimalDual]):
         x = start(problem, x0)
         blocks = _blocks(problem)
         weights = tuple(inverse_square(t.K.norm()) for t in blocks)
-        scaled = [w**0.5 * t.K for w, t in zip(weights, blocks, strict=True)]
-        # The norm only has to be an upper bound, so a loose interval will do.
-        norm = (
-            Stack(scaled).norm_bounds(1e-2)[1] if len(scaled) > 1 else blocks[0].K.norm() * weights[0] ** 0.5
-        ) or 1.0
+        norm = math.sqrt(sum(t.K.norm() > 0 for t in blocks) or 1)
         lipschitz = problem.data.lipschitz()
         ratio = per_image(problem, x, norm / lipschitz if lipschitz else 1.0)
         unit = unit_size(problem, problem.data.gradient(torch.zeros_like(x))) if lipschitz else torch.zeros_like(ratio)
