@@ -163,10 +163,16 @@ def crop_centre(array: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def _to_image(centre: Tensor, shape: tuple[int, int]) -> Tensor:
-    """``sum_m centre_m exp(2 pi i m r / n)`` at every pixel r: a central block of k-space, zero-padded, as an image."""
-    padded = centre.new_zeros(*centre.shape[:-2], *shape)
-    crop_centre(padded, (centre.shape[-2], centre.shape[-1])).copy_(centre)
-    return ifftc(padded) * math.sqrt(math.prod(shape))
+    """``sum_m centre_m exp(2 pi i m r / n)`` at every pixel r: a central block of k-space as an image.
+
+    The block is padded with zeros; where it is larger than the image, m and m + n are the same frequency.
+    """
+    for axis, n in zip((-2, -1), shape, strict=True):
+        m = torch.arange(centre.shape[axis], device=centre.device) - centre.shape[axis] // 2
+        size = list(centre.shape)
+        size[axis] = n
+        centre = centre.new_zeros(size).index_add_(axis, (m + n // 2) % n, centre)
+    return ifftc(centre) * math.sqrt(math.prod(shape))
 
 
 def _leading(matrices: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
-from priorloom_mri.coils import birdcage_maps, calibration_block, crop_centre, espirit, root_sum_of_squares, walsh
+from priorloom_mri.coils import (
+    _to_image,
+    birdcage_maps,
+    calibration_block,
+    crop_centre,
+    espirit,
+    root_sum_of_squares,
+    walsh,
+)
 from priorloom_mri.noise import add_noise
 from priorloom_mri.operators import fftc
 from priorloom_mri.phantoms import phantom
@@ -155,3 +163,24 @@ def test_maps_do_not_depend_on_the_scale(scale: float, generator: torch.Generato
     images = images / images.abs().max()
     for estimate, data in ((walsh, images), (espirit, fftc(images) / fftc(images).abs().max())):
         torch.testing.assert_close(estimate(data * scale), estimate(data), atol=2e-3, rtol=0)
+
+
+def test_espirit_on_an_image_smaller_than_two_kernels() -> None:
+    """The lags between the samples of a patch then exceed the image."""
+    shape = (12, 10)
+    maps = birdcage_maps(3, shape, radius=4.0)
+    image = torch.ones(shape, dtype=torch.complex64)
+    found = espirit(fftc(maps * image), calibration=shape, crop=0.5)
+    assert float(agreement(found, maps).min()) > 0.95
+
+
+@pytest.mark.parametrize(("block", "shape"), [((3, 5), (8, 7)), ((11, 5), (8, 7)), ((11, 11), (4, 10))])
+def test_a_block_of_kspace_as_an_image_is_its_fourier_sum(
+    block: tuple[int, int], shape: tuple[int, int], generator: torch.Generator
+) -> None:
+    centre = torch.randn(2, *block, dtype=torch.complex128, generator=generator)
+    factors = []
+    for k, n in zip(block, shape, strict=True):
+        m, r = (torch.arange(size).double() - size // 2 for size in (k, n))
+        factors.append(torch.exp(2j * torch.pi * r[:, None] * m / n))
+    torch.testing.assert_close(_to_image(centre, shape), factors[0] @ centre @ factors[1].T)
