@@ -58,6 +58,19 @@ class Functional(nn.Module):
         """Lipschitz constant of the gradient; None where f is not smooth."""
         return None
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The batch shape of what f holds, such as a batch of measurements: that of ``f(0)``; () without a value."""
+        if not self.has_value:
+            return ()
+        with torch.no_grad():
+            return tuple(self._value(self.space.zeros(device=self.device)).shape)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where the functional's tensors live; None when it has none."""
+        return next((t.device for t in (*self.parameters(), *self.buffers())), None)
+
     # What everybody calls.
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,7 +157,7 @@ class LeastSquares(Functional):
         self.y: Tensor
 
     def _value(self, x: Tensor) -> Tensor:
-        return 0.5 * self.space.norm(x - self.y) ** 2
+        return 0.5 * self.space.squared(x - self.y)
 
     def _prox(self, x: Tensor, step: Tensor) -> Tensor:
         return (x + step * self.y) / (1 + step)
@@ -152,8 +165,13 @@ class LeastSquares(Functional):
     def _gradient(self, x: Tensor) -> Tensor:
         return x - self.y
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """That of the measurement."""
+        return self.space.batch_shape(self.y)
+
     def _conjugate(self, z: Tensor) -> Tensor:
-        return 0.5 * self.space.norm(z) ** 2 + self.space.inner(z, self.y).real
+        return 0.5 * self.space.squared(z) + self.space.inner(z, self.y).real
 
     def gradient_lipschitz(self) -> float | None:
         """1."""
@@ -182,22 +200,21 @@ class PnP(Functional):
     denoiser
         The denoiser in the slot.
     sigma
-        Its noise level, in the units of the image.
+        Its noise level, in the units of the image; a number, one number per batch element, or an nn.Parameter.
     """
 
     has_value = False
     is_convex = False
 
-    def __init__(self, space: Space, denoiser: Denoiser, sigma: float) -> None:
+    def __init__(self, space: Space, denoiser: Denoiser, sigma: float | Tensor) -> None:
         super().__init__(space)
-        if not sigma > 0:
+        if not isinstance(sigma, nn.Parameter) and not bool((torch.as_tensor(sigma) > 0).all()):
             raise InputError("sigma of a denoiser", expected="a positive number", got=sigma)
         self.denoiser = denoiser
         self.sigma = sigma
 
     def _prox(self, x: Tensor, step: Tensor) -> Tensor:
-        sigma = torch.as_tensor(self.sigma, dtype=self.space.real_dtype, device=x.device)
-        result = self.denoiser(x, sigma)
+        result = self.denoiser(x, _per_element(self.sigma, x, self.space))
         if result.shape != x.shape or result.dtype != x.dtype:
             raise InputError(
                 f"output of the denoiser {type(self.denoiser).__name__}",

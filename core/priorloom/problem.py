@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .functional import Functional, LeastSquares, Zero
+from .functional import Functional, Zero
 from .operator import LinearOperator
 from .space import Space
 
@@ -89,18 +89,27 @@ class Problem(nn.Module):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        """The batch shape of the measurement (and so of the solution); () where the data term holds no measurement."""
-        f = self.data.f
-        return f.space.batch_shape(f.y) if isinstance(f, LeastSquares) else ()
+        """The batch shape of the measurement and of what else the functionals hold, and so of the solution."""
+        shapes = [f.batch_shape for f in self._functionals]
+        return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+
+    @property
+    def _functionals(self) -> tuple[Functional, ...]:
+        return (self.data.f, self.prior, *(t.f for t in self.terms))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the measurement lives, else the operator: an operator without tensors works anywhere."""
+        return self.data.f.device or self.data.K.device
 
     @property
     def has_value(self) -> bool:
         """Whether the objective exists (no plug-and-play term)."""
-        return all(f.has_value for f in (self.data.f, self.prior, *(t.f for t in self.terms)))
+        return all(f.has_value for f in self._functionals)
 
     def zeros(self) -> Tensor:
         """A zero image with the batch shape of the measurement."""
-        return self.space.zeros(self.batch_shape, self.data.K.device)
+        return self.space.zeros(self.batch_shape, self.device)
 
     def objective(self, x: Tensor) -> Tensor:
         """``J(x)``, one value per batch element."""

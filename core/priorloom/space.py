@@ -100,16 +100,23 @@ class Space:
         """``sum(conj(a) b)`` of every batch element."""
         return (a.conj() * b).sum(dim=self.dims) if self.ndim else a.conj() * b
 
+    def squared(self, x: Tensor) -> Tensor:
+        """``|x|^2`` of every batch element, real; twice differentiable at 0 too, unlike ``norm(x) ** 2``."""
+        x, dims = self._real(x)
+        return x.square().sum(dim=dims) if dims else x.square()
+
     def norm(self, x: Tensor) -> Tensor:
         """Euclidean norm of every batch element, real."""
-        if not self.ndim:
-            return x.abs()
-        dims = self.dims
-        if x.is_complex():
-            # The same sum over real pairs is a hundred times faster than torch's complex norm on the CPU.
-            x, dims = torch.view_as_real(x.resolve_conj()), (*dims, -self.ndim - 1)
-        norm: Tensor = torch.linalg.vector_norm(x, dim=dims)
+        x, dims = self._real(x)
+        norm: Tensor = torch.linalg.vector_norm(x, dim=dims) if dims else x.abs()
         return norm
+
+    def _real(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """The real coordinates of x, and the dimensions of one element; torch's own complex norm is a hundred times
+        slower on the CPU."""
+        if not x.is_complex():
+            return x, self.dims
+        return torch.view_as_real(x.resolve_conj()), (*(d - 1 for d in self.dims), -1)
 
     def expand(self, scalar: Tensor) -> Tensor:
         """Turn one number per batch element into a tensor that broadcasts against ``[..., *shape]``."""

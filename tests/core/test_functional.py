@@ -84,6 +84,19 @@ def test_checks_its_inputs() -> None:
         LeastSquares(Space((3,)), torch.zeros(4))
 
 
+def test_plug_and_play_takes_a_strength_per_image() -> None:
+    prior = PnP(Space((3, 3)), lambda x, sigma: x / (1 + sigma), torch.tensor([1.0, 2.0, 3.0]))
+    expected = torch.stack([torch.full((3, 3), 1 / (1 + s)) for s in (1, 2, 3)])
+    torch.testing.assert_close(prior.prox(torch.ones(3, 3, 3), 1.0), expected)
+
+
+def test_least_squares_bends_at_the_measurement_too() -> None:
+    space = Space((3,), torch.float64)
+    f = LeastSquares(space, torch.ones(3, dtype=torch.float64))
+    hessian = torch.autograd.functional.hessian(f, torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(hessian, torch.eye(3, dtype=torch.float64))
+
+
 def test_says_what_a_functional_does_not_have() -> None:
     f = Functional(Space((3,)))
     x = torch.zeros(3)

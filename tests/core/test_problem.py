@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorloom import PnP, Problem, Space, Term
+from priorloom import Functional, PnP, Problem, Space, Term
 from priorloom.errors import InputError
 from priorloom.functional import LeastSquares, Zero
-from priorloom.operator import Gradient
+from priorloom.operator import Gradient, Identity
 from priorloom_priors.functionals import L1
 
 Gaussian = Callable[..., Tensor]
@@ -48,6 +48,29 @@ def test_batch_and_start(problem: Problem) -> None:
     assert problem.zeros().shape == (2, 8)
     assert problem.zeros().dtype == torch.float64
     assert problem.space == problem.data.K.domain
+
+
+class Distance(Functional):
+    """``|z - y|_1``: a data term of somebody else's."""
+
+    def __init__(self, space: Space, y: Tensor) -> None:
+        super().__init__(space)
+        self.register_buffer("y", y)
+        self.y: Tensor
+
+    def _value(self, x: Tensor) -> Tensor:
+        return (x - self.y).abs().sum(-1)
+
+
+def test_batch_and_device_of_any_functional(problem: Problem, gaussian: Gaussian) -> None:
+    A = problem.data.K
+    other = Problem(Term(Distance(A.range, gaussian(2, 5)), A), problem.prior)
+    assert other.batch_shape == (2,)
+    reference = Distance(A.domain, gaussian(3, 2, 8))
+    assert Problem(problem.data, terms=[Term(reference, Identity(A.domain))]).batch_shape == (3, 2)
+    # An operator without tensors works anywhere, so the measurement decides.
+    E = Identity(Space((4,)))
+    assert Problem(Term(LeastSquares(E.range, torch.ones(3, 4, device="meta")), E)).zeros().device.type == "meta"
 
 
 def test_defaults(problem: Problem) -> None:

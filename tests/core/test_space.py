@@ -63,6 +63,20 @@ def test_norm_and_inner_product(shape: tuple[int, ...], dtype: torch.dtype, gene
     torch.testing.assert_close(space.norm(a / space.expand(space.norm(a))), torch.ones(2, 3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+@pytest.mark.parametrize("shape", [(), (3,), (3, 4)])
+def test_squared_norm(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> None:
+    """The square of the norm, and at 0 too it has the second derivative of a square."""
+    space = Space(shape, dtype)
+    x = space.random(generator, (2,))
+    torch.testing.assert_close(space.squared(x), space.norm(x) ** 2)
+    torch.testing.assert_close(space.squared(x.conj()), space.norm(x) ** 2)
+    zero = space.zeros().requires_grad_()
+    (slope,) = torch.autograd.grad(space.squared(zero), zero, create_graph=True)
+    (bend,) = torch.autograd.grad(slope, zero, torch.ones_like(zero))
+    torch.testing.assert_close(bend, 2 * torch.ones_like(zero))
+
+
 def test_norm_of_views() -> None:
     """Slices, transposes and lazy conjugates of complex tensors are elements too."""
     x = torch.arange(24.0).reshape(4, 6) * (1 + 2j)

@@ -135,22 +135,40 @@ def within(value: float | Tensor | None, limit: float, *, strictly: bool = False
 
 
 def start(problem: Problem, x0: Tensor | None) -> Tensor:
-    """The starting image: `x0` checked against the problem, or zero."""
+    """The starting image: `x0` checked against the problem and repeated to its batch, or zero."""
     if x0 is None:
         return problem.zeros()
-    problem.space.check(x0, "starting image")
-    return x0
+    space = problem.space
+    space.check(x0, "starting image")
+    batch, own = problem.batch_shape, space.batch_shape(x0)
+    try:
+        shape = torch.broadcast_shapes(batch, own)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        raise InputError("batch of the starting image", expected=list(batch), got=list(own)) from None
+    return x0.expand(*shape, *space.shape).contiguous()
 
 
 def per_image(problem: Problem, x: Tensor, value: float | Tensor) -> Tensor:
     """`value` as one real number per batch element of `x`."""
     scalar = torch.as_tensor(value, dtype=problem.space.real_dtype, device=x.device)
-    return scalar.expand(problem.space.batch_shape(x))
+    batch = problem.space.batch_shape(x)
+    try:
+        return scalar.expand(batch)
+    except RuntimeError:
+        raise InputError(
+            "parameter of a step", expected=f"one number, or one per batch element {list(batch)}",
+            got=list(scalar.shape),
+        ) from None  # fmt: skip
 
 
 def inverse_square(norm: float) -> float:
     """``1 / norm^2``, the weight that scales an operator to norm 1; a zero operator needs none."""
     return norm**-2 if norm > 0 else 1.0
+
+
+def safe_sqrt(x: Tensor) -> Tensor:
+    """``sqrt(x)``, with the derivative 0 at 0."""
+    return torch.where(x > 0, torch.sqrt(torch.where(x > 0, x, 1)), 0)
 
 
 def root_sum_square(parts: Sequence[Tensor]) -> Tensor:

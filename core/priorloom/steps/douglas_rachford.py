@@ -77,8 +77,7 @@ class DRS(Step[Reflected]):
         """The larger of ``|x+ - w| / |w|`` (over ``t L``, for stationarity, if that is more) and the movement of w,
         which a first prox that is not accurate yet still moves."""
         lipschitz = problem.data.lipschitz()
-        smallest = float(torch.as_tensor(self._t(problem)).detach().min())
-        stretch = max(1.0, 1 / (smallest * lipschitz)) if lipschitz else 1.0
+        stretch = (1 / (torch.as_tensor(self._t(problem)).detach() * lipschitz)).clamp_min(1.0) if lipschitz else 1.0
         unit = unit_size(problem, after.back)
         return torch.maximum(stretch * apart(problem, after.w, after.x, unit), apart(problem, after.w, before.w, unit))
 

@@ -12,9 +12,9 @@ from ..errors import InputError
 from ..functional import LeastSquares, Zero
 from ..problem import Problem
 from ..space import Space
-from .base import State, Step, check_positive, per_image, refuse_terms, relative, safe_divide, start, total
+from .base import State, Step, check_positive, per_image, refuse_terms, relative, safe_divide, safe_sqrt, start, total
 from .duality import duality_gap
-from .x_update import Search, squared
+from .x_update import Search
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class CG(Step[Conjugate]):
         b = -data.gradient(zero) - offset
         r = b if x0 is None else -data.gradient(x) - _regularising_gradient(problem, x)
         misfit = None if self.discrepancy is None else data.f.gradient(data.K(x))
-        return Conjugate(x, r, r, squared(problem.space, r), b, offset, misfit)
+        return Conjugate(x, r, r, problem.space.squared(r), b, offset, misfit)
 
     def forward(self, problem: Problem, state: Conjugate) -> Conjugate:
         """One iteration; batch elements that are solved, or meet the discrepancy, stay as they are."""
@@ -200,10 +200,10 @@ class LSQR(Step[Bidiagonal]):
         u, beta = _unit(range_, A(state.v) - range_.expand(state.alpha) * state.u)
         v, alpha = _unit(domain, A.adjoint(u) - domain.expand(beta) * state.v)
         # The first rotation takes the damping out, the second the subdiagonal.
-        damped = torch.sqrt(state.rho_bar**2 + self.damping**2)
+        damped = safe_sqrt(state.rho_bar**2 + self.damping**2)
         c1, s1 = safe_divide(state.rho_bar, damped), safe_divide(per_image(problem, state.x, self.damping), damped)
         psi, phi_bar = s1 * state.phi_bar, c1 * state.phi_bar
-        rho = torch.sqrt(damped**2 + beta**2)
+        rho = safe_sqrt(damped**2 + beta**2)
         c, s = safe_divide(damped, rho), safe_divide(beta, rho)
         theta, rho_bar = s * alpha, -c * alpha
         phi, phi_bar = c * phi_bar, s * phi_bar
@@ -212,7 +212,7 @@ class LSQR(Step[Bidiagonal]):
         tail = state.tail + psi**2
         slope = (phi_bar * alpha * c).abs()
         drift = self.damping * domain.norm(x - state.x0)
-        misfit = torch.sqrt((phi_bar**2 + tail - drift**2).clamp_min(0))
+        misfit = safe_sqrt(phi_bar**2 + tail - drift**2)
         after = Bidiagonal(x, u, v, alpha, w, rho_bar, phi_bar, tail, state.x0, slope, state.slope0, misfit)
         return after if self.discrepancy is None else _freeze(problem, self._met(state), state, after)
 

@@ -125,8 +125,8 @@ class FISTA(Step[Extrapolated]):
 
 
 def _proximal_gradient(step: ISTA | FISTA, problem: Problem, x: Tensor, step_size: float | Tensor | None) -> Tensor:
-    t = 1 / _positive_lipschitz(step, problem) if step_size is None else step_size
-    return problem.prior.prox(x - t * problem.data.gradient(x), t)
+    t = per_image(problem, x, 1 / _positive_lipschitz(step, problem) if step_size is None else step_size)
+    return problem.prior.prox(x - problem.space.expand(t) * problem.data.gradient(x), t)
 
 
 def _positive_lipschitz(step: ISTA | FISTA, problem: Problem) -> float:
@@ -134,8 +134,9 @@ def _positive_lipschitz(step: ISTA | FISTA, problem: Problem) -> float:
     return smooth_lipschitz(step, problem) or 1.0
 
 
-def _stretch(step: ISTA | FISTA, problem: Problem, step_size: float | Tensor | None) -> float:
+def _stretch(step: ISTA | FISTA, problem: Problem, step_size: float | Tensor | None) -> float | Tensor:
     """``max(1, 1 / (t L))``: then the residual bounds that of 1 / L (Beck, First-Order Methods, theorem 10.9)."""
     if step_size is None:
         return 1.0
-    return max(1.0, 1 / (float(torch.as_tensor(step_size).detach().min()) * _positive_lipschitz(step, problem)))
+    stretch: Tensor = 1 / (torch.as_tensor(step_size).detach() * _positive_lipschitz(step, problem))
+    return stretch.clamp_min(1.0)

@@ -202,7 +202,8 @@ class ADMM(Step[Multipliers]):
         rho, changes = self._penalty(problem, state)
         u, pull_u = state.u, state.pull_u
         factor = state.rho / rho
-        if bool((factor != 1).any()):  # the dual is rho u
+        # The dual is rho u; where rho is learned, its derivative passes through here even between equal layers.
+        if factor.requires_grad or bool((factor != 1).any()):
             u, pull_u = splits.scale(u, factor), problem.space.expand(factor) * pull_u
         x = self.x_update(splits.system(state.back, state.pull_z - pull_u, rho, state.solution))
         images = splits.images(x)

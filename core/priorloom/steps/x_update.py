@@ -109,7 +109,7 @@ class CGUpdate(nn.Module):
         space = system.space
         x = system.x
         r = system.b - system.apply(x)
-        search = Search(x, r, r, squared(space, r))
+        search = Search(x, r, r, space.squared(r))
         goal = self.tolerance**2 * search.rr
         for _ in range(self.max_iterations):
             active = search.rr > goal
@@ -152,7 +152,7 @@ class Search:
         alpha = space.expand(self.step(space, hp, active))
         x = self.x + alpha * self.p
         r = self.r - alpha * hp
-        rr = squared(space, r)
+        rr = space.squared(r)
         p = r + space.expand(torch.where(active, safe_divide(rr, self.rr), 0)) * self.p
         return Search(x, r, p, rr)
 
@@ -161,8 +161,3 @@ class Search:
         curvature = space.inner(self.p, hp).real
         moving = active & (curvature > 0)
         return torch.where(moving, self.rr / torch.where(moving, curvature, 1), 0)
-
-
-def squared(space: Space, x: Tensor) -> Tensor:
-    """``|x|^2`` per batch element."""
-    return space.inner(x, x).real

@@ -98,8 +98,7 @@ def _prox_checks(f: Functional, x: Tensor, z: Tensor, generator: torch.Generator
             worst = float(torch.stack([_excess(f, v, u, x, t) for v in _rivals(f, u, x, t, generator)]).max())
             yield require(f"prox at step {t:g} is the argmin", worst, allowed)
         if f.is_convex:
-            moved, apart = f.space.norm(u - w), f.space.norm(x - z)
-            slack = (moved**2 - f.space.inner(x - z, u - w).real) / apart**2
+            slack = (f.space.squared(u - w) - f.space.inner(x - z, u - w).real) / f.space.squared(x - z)
             yield require(f"prox at step {t:g} is firmly nonexpansive", float(slack.clamp_min(0).max()), accuracy)
         p = (x - u) / t
         if f.has_value and f.is_convex:
@@ -124,9 +123,9 @@ def _rivals(f: Functional, u: Tensor, x: Tensor, t: float, generator: torch.Gene
 
 def _excess(f: Functional, rival: Tensor, u: Tensor, x: Tensor, t: float) -> Tensor:
     """By how much `rival` beats u in ``f(u) + |u - x|^2 / 2t``, relative to the size of that objective at u and 0."""
-    ours = f(u) + f.space.norm(u - x) ** 2 / (2 * t)
-    theirs = f(rival) + f.space.norm(rival - x) ** 2 / (2 * t)
-    excess: Tensor = (ours - theirs) / at_least(f(u).abs() + f.space.norm(x) ** 2 / (2 * t))
+    ours = f(u) + f.space.squared(u - x) / (2 * t)
+    theirs = f(rival) + f.space.squared(rival - x) / (2 * t)
+    excess: Tensor = (ours - theirs) / at_least(f(u).abs() + f.space.squared(x) / (2 * t))
     return excess
 
 
