@@ -138,10 +138,12 @@ def _repeat(
     next_record = 1
     for k in range(1, n + 1):
         before, state = state, step(problem, state)
-        residual = step.residual(problem, before, state)
+        residual, met, done = _judge(step, problem, before, state, tol)
+        if done:
+            recursive, state = state, step.refresh(problem, state)
+            if state is not recursive:
+                residual, met, done = _judge(step, problem, before, state, tol)
         worst = watch.check(k, problem, before.x, state.x, residual)
-        met = step.finished(problem, state)
-        done = bool((residual <= tol).all() if met is None else (met | (residual <= tol)).all())
         if done or k == n or k >= next_record:
             next_record = max(k + 1, math.ceil(k * DENSITY))
             pause = time.perf_counter()
@@ -159,6 +161,15 @@ def _repeat(
     elif met is not None and not done:
         criterion = f"{step.rule}, or {criterion}"
     return Solution(state, k, done, criterion, worst, _relative_gap(step, problem, state), seconds, tuple(history))
+
+
+def _judge(
+    step: Step[Any], problem: Problem, before: State, after: State, tol: float
+) -> tuple[Tensor, Tensor | None, bool]:
+    """The residual, which elements meet the step's own rule, and whether every element meets that or `tol`."""
+    residual = step.residual(problem, before, after)
+    met = step.finished(problem, after)
+    return residual, met, bool((residual <= tol if met is None else met | (residual <= tol)).all())
 
 
 class _Watch:

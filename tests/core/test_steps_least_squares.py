@@ -146,6 +146,35 @@ def test_single_precision_of_an_ill_conditioned_system(matrix: Any, gaussian: Ga
     assert float((A(solution.x) - A(x)).norm() / A(x).norm()) < 1e-4
 
 
+@pytest.mark.parametrize("step", [CG(), LSQR(), LSQR(damping=0.01)])
+@pytest.mark.parametrize("tol", [1e-4, 1e-5, 1e-7])
+def test_convergence_in_single_precision_is_that_of_the_true_residual(
+    step: Any, tol: float, matrix: Any, gaussian: Gaussian
+) -> None:
+    """The recursive residual falls below 1e-7 while the true one stays at 1e-6."""
+    u, _ = torch.linalg.qr(gaussian(100, 100))
+    v, _ = torch.linalg.qr(gaussian(100, 100, seed=1))
+    M = ((u * torch.logspace(0, -2.5, 100, dtype=torch.float64)) @ v.T).float()
+    y = M @ gaussian(100, seed=2).float()
+    solution = run(step, plain(matrix(M), y), n=1000, tol=tol)
+    M, x, y = M.double(), solution.x.double(), y.double()
+    slope = M.T @ (M @ x - y) + getattr(step, "damping", 0.0) ** 2 * x
+    true = float(slope.norm() / (M.T @ y).norm())
+    assert solution.residual == pytest.approx(true, rel=0.2, abs=2e-7)
+    assert solution.converged == (solution.residual <= tol)
+    if tol > 1e-6:
+        assert solution.converged
+
+
+@pytest.mark.parametrize("make", [CG, LSQR])
+def test_discrepancy_in_single_precision_is_that_of_the_true_misfit(make: Any, matrix: Any, gaussian: Gaussian) -> None:
+    u, _ = torch.linalg.qr(gaussian(60, 60))
+    M = (u * torch.logspace(0, -2.5, 60, dtype=torch.float64)).float()
+    y = 1e3 * M @ gaussian(60, seed=1).float()
+    solution = run(make(discrepancy=2e-4), plain(matrix(M), y), n=1000, tol=1e-12)
+    assert solution.converged == bool((M @ solution.x - y).norm() <= 2e-4)
+
+
 def test_refuses_what_it_cannot_solve(matrix: Any, gaussian: Gaussian) -> None:
     A = matrix(gaussian(6, 8))
     data = Term(LeastSquares(A.range, gaussian(6, seed=1)), A)

@@ -64,6 +64,13 @@ class Step(nn.Module, Generic[S]):
         """The primal-dual gap per batch element where the method has a dual point and the gap exists, else None."""
         return None
 
+    def refresh(self, problem: Problem, state: S) -> S:
+        """`state` with what recursions have drifted away from computed anew; asked for before convergence is declared.
+
+        The iteration goes on from the result where that does not meet the criterion.
+        """
+        return state
+
     def is_legal(self, problem: Problem) -> bool:
         """Whether a convergence theorem applies on convex functionals, with the step sizes given; see `converges`."""
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -71,14 +71,22 @@ class CG(Step[Conjugate]):
                     "objective of CG", expected="quadratic functionals", got=type(f).__name__,
                     cure="use FISTA, PDHG or ADMM",
                 )  # fmt: skip
-        data = problem.data
         x = start(problem, x0)
         zero = torch.zeros_like(x)
         offset = _regularising_gradient(problem, zero)
-        b = -data.gradient(zero) - offset
-        r = b if x0 is None else -data.gradient(x) - _regularising_gradient(problem, x)
-        misfit = None if self.discrepancy is None else data.f.gradient(data.K(x))
-        return Conjugate(x, r, r, problem.space.squared(r), b, offset, misfit)
+        defect = problem.data.f.gradient(problem.data.K(zero))
+        b = -problem.data.K.adjoint(defect) - offset
+        misfit = None if self.discrepancy is None else defect
+        state = Conjugate(x, b, b, problem.space.squared(b), b, offset, misfit)
+        return state if x0 is None else self.refresh(problem, state)
+
+    def refresh(self, problem: Problem, state: Conjugate) -> Conjugate:
+        """The residual and the misfit of x itself, and a new start along the gradient: in single precision the
+        recursions go on falling where the true ones stay."""
+        defect = problem.data.f.gradient(problem.data.K(state.x))
+        r = -problem.data.K.adjoint(defect) - _regularising_gradient(problem, state.x)
+        misfit = None if self.discrepancy is None else defect
+        return replace(state, r=r, p=r, rr=problem.space.squared(r), misfit=misfit)
 
     def forward(self, problem: Problem, state: Conjugate) -> Conjugate:
         """One iteration; batch elements that are solved, or meet the discrepancy, stay as they are."""
@@ -186,12 +194,19 @@ class LSQR(Step[Bidiagonal]):
                 "prior of LSQR", expected="none (its damping is Tikhonov's)", got=type(problem.prior).__name__,
                 cure="use CG for quadratic priors",
             )  # fmt: skip
-        A = problem.data.K
         x = start(problem, x0)
-        u, beta = _unit(A.range, f.y - A(x))
-        v, alpha = _unit(A.domain, A.adjoint(u))
+        u, beta = _unit(f.space, f.y - problem.data.K(x))
+        v, alpha = _unit(problem.space, problem.data.K.adjoint(u))
         slope = alpha * beta
         return Bidiagonal(x, u, v, alpha, v, alpha, beta, torch.zeros_like(beta), x, slope, slope, beta)
+
+    def refresh(self, problem: Problem, state: Bidiagonal) -> Bidiagonal:
+        """The slope and the misfit of x itself; without damping also a new bidiagonalisation from there."""
+        if not self.damping:
+            return replace(self.init(problem, state.x), x0=state.x0, slope0=state.slope0)
+        defect = problem.data.f.gradient(problem.data.K(state.x))
+        slope = problem.data.K.adjoint(defect) + self.damping**2 * (state.x - state.x0)
+        return replace(state, slope=problem.space.norm(slope), misfit=problem.data.f.space.norm(defect))
 
     def forward(self, problem: Problem, state: Bidiagonal) -> Bidiagonal:
         """One bidiagonalisation step and two rotations; batch elements that meet the discrepancy stay as they are."""
