@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
 
 from priorloom.errors import ReaderError
 from priorloom.modality import Reader, Scan
 
-BYTE_BUDGET = 2**30
-"""A file that declares more than this once inflated is refused before it is loaded; a full scan has 3 MB."""
+from . import mat5
 
 IMAGE_SHAPE = (512, 512)
 """The organisers' reconstruction grid."""
 
 _VARIABLES = ("CtDataFull", "CtDataLimited")
-_MAGIC = b"MATLAB 5.0 MAT-file"
-_COMPRESSED = 15
-_CURE = "download it again"
+_EXPECTED = "a MATLAB 5 file of the challenge"
 
 
 def htc2022() -> Reader:
@@ -35,12 +29,9 @@ def htc2022() -> Reader:
 
 
 def _recognises(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.read(128).startswith(_MAGIC):
-            return False
     try:
-        return any(name in _VARIABLES for name, _, _ in scipy.io.whosmat(path))
-    except Exception:  # scipy raises whatever a damaged file provokes
+        return any(name in _VARIABLES for name in mat5.variables(path))
+    except ReaderError:
         return False
 
 
@@ -71,7 +62,6 @@ def read(path: Path, *, every: int = 1, angles: tuple[float, float] | None = Non
     """
     if every < 1:
         raise ReaderError("input.every", expected="at least 1", got=every)
-    _check_size(path)
     data = _load(path)
     parameters = data.get("parameters")
     if not isinstance(parameters, dict):
@@ -126,54 +116,12 @@ def _choose(angles: npt.NDArray[np.float64], every: int, limits: tuple[float, fl
     return kept[::every]
 
 
-def _check_size(path: Path) -> None:
-    """Walk over the top-level elements of a MAT 5 file and add up the sizes that they declare.
-
-    An element is (type, bytes) and its content; a compressed one starts, once inflated, with the tag of what it holds
-    (MAT-File Format, The MathWorks, chapter 1).
-    """
-    expected = "a MATLAB 5 file of the challenge"
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(128)
-            if not size:
-                raise ReaderError(path.name, expected=expected, got="an empty file", cure=_CURE)
-            if not head.startswith(_MAGIC) or len(head) < 128 or head[126:] not in (b"IM", b"MI"):
-                raise ReaderError(path.name, expected=expected, got="another format")
-            order = "<" if head[126:] == b"IM" else ">"
-            declared, place = 0, 128
-            while place < size:
-                file.seek(place)
-                tag = file.read(8)
-                kind, length = struct.unpack(f"{order}II", tag) if len(tag) == 8 else (0, size)
-                if place + 8 + length > size:
-                    raise ReaderError(path.name, expected=f"{place + 8 + length} bytes", got=f"{size}", cure=_CURE)
-                if kind == _COMPRESSED:
-                    start = zlib.decompressobj().decompress(file.read(min(length, 256)), 8)
-                    declared += struct.unpack(f"{order}II", start)[1] if len(start) == 8 else 0
-                else:
-                    declared += length
-                place += 8 + length
-    except OSError as error:
-        raise ReaderError(path.name, expected="a readable file", got=error.strerror or str(error)) from error
-    except zlib.error as error:
-        raise ReaderError(path.name, expected="intact compressed data", got=str(error), cure=_CURE) from error
-    if declared > BYTE_BUDGET:
-        raise ReaderError(path.name, expected=f"at most {BYTE_BUDGET} bytes of data", got=f"{declared} declared")
-
-
 def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        content = scipy.io.loadmat(path, simplify_cells=True, variable_names=_VARIABLES)
-    except Exception as error:  # scipy raises whatever a damaged file provokes
-        raise ReaderError(
-            path.name, expected="a readable MATLAB file", got=str(error) or type(error).__name__, cure=_CURE
-        ) from error
+    found = mat5.variables(path, _EXPECTED)
     for name in _VARIABLES:
-        if isinstance(content.get(name), dict):
-            found: Mapping[str, Any] = content[name]
-            return found
+        value = mat5.load(path, found[name]) if name in found else None
+        if isinstance(value, dict):
+            return value
     raise ReaderError(path.name, expected=f"a structure {' or '.join(_VARIABLES)}", got="none of them")
 
 

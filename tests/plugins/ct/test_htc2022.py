@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import struct
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,20 +15,21 @@ import scipy.io
 import torch
 
 from priorloom.errors import ReaderError
-from priorloom_ct import htc2022
+from priorloom_ct import htc2022, mat5
 from priorloom_ct.htc2022 import read
 from priorloom_ct.operators import fanbeam2d
 
 GEOMETRY = {"distanceSourceOrigin": 410.66, "distanceSourceDetector": 553.74, "pixelSizePost": 0.2}
 
 
-def save(path: Path, name: str = "CtDataFull", **changes: Any) -> Path:
+def save(path: Path, name: str = "CtDataFull", *, compressed: bool = True, **changes: Any) -> Path:
     """A small file of the challenge's layout; a change to None removes the entry."""
     angles = np.linspace(0, 360, 9)[None]
     entries = {"angles": angles, **GEOMETRY, **{k: v for k, v in changes.items() if k != "sinogram"}}
     sinogram = changes.get("sinogram", np.arange(9 * 7.0).reshape(9, 7))
     parameters = {k: v for k, v in entries.items() if v is not None}
-    scipy.io.savemat(path, {name: {"type": "2D", "sinogram": sinogram, "parameters": parameters}}, do_compression=True)
+    content = {name: {"type": "2D", "sinogram": sinogram, "parameters": parameters}}
+    scipy.io.savemat(path, content, do_compression=compressed)
     return path
 
 
@@ -105,27 +106,114 @@ def test_bad_files_are_refused_in_one_line(case: str, tmp_path: Path) -> None:
     assert "\n" not in text
 
 
-def test_every_damage_is_a_reader_error(tmp_path: Path) -> None:
-    whole = save(tmp_path / "whole.mat").read_bytes()
+@pytest.mark.parametrize("compressed", [False, True])
+def test_every_damage_is_a_reader_error(compressed: bool, tmp_path: Path) -> None:
+    """One wrong byte anywhere, and random cuts and changes: a ReaderError or nothing, and no memory to speak of."""
+    whole = save(tmp_path / "whole.mat", compressed=compressed).read_bytes()
     path = tmp_path / "bad.mat"
     random = np.random.default_rng(0)
-    for k in range(200):
+    damages = []
+    for place in range(0, len(whole), 5 if compressed else 1):
         damage = bytearray(whole)
-        for place in random.integers(0, len(whole), 1 + k % 5):
+        damage[place] ^= int(random.choice([0x01, 0x10, 0x7F, 0x80, 0xFF]))
+        damages.append(damage)
+    for k in range(300):
+        damage = bytearray(whole)
+        for place in random.integers(0, len(whole), k % 5):
             damage[place] ^= int(random.integers(1, 256))
-        path.write_bytes(bytes(damage[: len(whole) if k % 2 else int(random.integers(1, len(whole)))]))
+        damages.append(damage[: len(whole) if k % 2 else int(random.integers(1, len(whole)))])
+    refusals = []
+    tracemalloc.start()
+    for damage in damages:
+        path.write_bytes(damage)
         htc2022.htc2022().recognises(path)
-        with contextlib.suppress(ReaderError):  # some damage goes unnoticed; what is noticed is a ReaderError
+        try:
             read(path)
+        except ReaderError as error:  # some damage goes unnoticed; what is noticed is a ReaderError
+            refusals.append(str(error))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(refusals) > 150
+    assert not any("\n" in text for text in refusals)
+    assert peak < 8 << 20, "a small file needs no large memory"
 
 
-def test_a_bomb_is_refused_before_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bomb_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "bomb.mat"
     header = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
     content = zlib.compress(struct.pack("<II", 14, 3 * 2**30) + bytes(1000))
     path.write_bytes(header + struct.pack("<II", 15, len(content)) + content)
-    monkeypatch.setattr(scipy.io, "loadmat", lambda *_, **__: pytest.fail("loaded"))
+    tracemalloc.start()
     with pytest.raises(ReaderError, match="expected at most 1073741824 bytes of data, got 3221225472 declared"):
+        read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 20
+
+
+def test_compressed_data_are_checked(tmp_path: Path) -> None:
+    """Every damage of the compressed part that changes the scan is noticed, by its checksum if by nothing else."""
+    path = save(tmp_path / "bad.mat")
+    whole, scan = path.read_bytes(), read(path)
+    noticed = 0
+    for place in range(136, len(whole)):
+        damage = bytearray(whole)
+        damage[place] ^= 0x04
+        path.write_bytes(damage)
+        try:
+            found = read(path)
+        except ReaderError:
+            noticed += 1
+        else:
+            np.testing.assert_array_equal(found.measurement, scan.measurement)
+            assert found.parameters == scan.parameters
+    assert noticed > 0.98 * (len(whole) - 136)
+
+
+def test_an_array_of_countless_parts_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "parts.mat"
+    save(path, compressed=False)
+    whole = path.read_bytes()
+    name = whole.index(b"CtDataFull")
+    head = whole[128:name] + b"CtDataFull".ljust(16, b"\0")
+    content = struct.pack("<II", 14, len(head) - 8 + (32 << 20)) + head[8:] + bytes(32 << 20)
+    packed = zlib.compress(content)
+    path.write_bytes(whole[:128] + struct.pack("<II", 15, len(packed)) + packed)
+    with pytest.raises(ReaderError, match="more than 4096 parts"):
+        read(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_values_are_those_of_scipy(compressed: bool, tmp_path: Path) -> None:
+    content = {
+        "f8": np.arange(6.0).reshape(2, 3), "f4": np.float32([[1.5, -2]]), "i2": np.int16([[-3], [4]]),
+        "u1": np.uint8([[200]]), "i8": np.int64([[2**60]]), "cube": np.arange(24).reshape(2, 3, 4),
+        "empty": np.zeros((0, 0)), "text": "a word", "inner": {"deep": {"x": 1.25}}, "imaginary": 1j,
+        "cell": np.array([1, "b"], object),
+    }  # fmt: skip
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"other": 1.0, "it": content}, do_compression=compressed)
+    found = mat5.variables(path)
+    assert list(found) == ["other", "it"]
+    ours = mat5.load(path, found["it"])
+    theirs = scipy.io.loadmat(path)["it"][0, 0]
+    assert list(ours) == list(theirs.dtype.names)
+    for name in ("f8", "f4", "i2", "u1", "i8", "cube", "empty"):
+        np.testing.assert_array_equal(ours[name], theirs[name])
+        assert ours[name].shape == theirs[name].shape
+    assert ours["text"] == "a word"
+    assert ours["inner"]["deep"]["x"].item() == 1.25
+    assert ours["imaginary"] is None
+    assert ours["cell"] is None
+
+
+def test_structures_without_end_are_refused(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"x": 1.0}
+    for _ in range(40):
+        content = {"x": content}
+    path = tmp_path / "deep.mat"
+    scipy.io.savemat(path, {"CtDataFull": content})
+    with pytest.raises(ReaderError, match="structures more than 8 deep"):
         read(path)
 
 
