@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from .binding import pipeline_parameters
+from .binding import bind, pipeline_parameters
 from .comparison import Method, unique
 from .errors import InputError, PluginError, did_you_mean
 from .loading import read_case
@@ -219,7 +219,9 @@ def make_methods(plan: Plan, registry: Registry, modalities: Sequence[str]) -> d
             known |= names
             shared = {k: v for k, v in plan.settings.items() if k in names and k not in mine}
             used |= set(shared)
-            rows[modality].append(replace(method, settings={**method.settings, **shared, **mine}))
+            chosen_settings = {**method.settings, **shared, **mine}
+            bind(registry, pipeline, chosen_settings)  # every row is checked before the first one runs
+            rows[modality].append(replace(method, settings=chosen_settings))
     for method in plan.methods or ():
         if method.name not in placed:
             fits = ", ".join(registry.pipeline(method.pipeline).modalities)
