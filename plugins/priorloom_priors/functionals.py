@@ -46,12 +46,6 @@ def _shrink(x: Tensor, size: Tensor, threshold: Tensor) -> Tensor:
     return x * (1 - threshold / torch.maximum(size, threshold).clamp_min(tiny))
 
 
-def _squared(x: Tensor, space: Space) -> Tensor:
-    """``|x|^2`` of every batch element; unlike the square of a norm it has its second derivative at zero too."""
-    parts = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x[..., None]
-    return parts.square().flatten(-space.ndim - 1).sum(-1)
-
-
 def _root(square: Tensor) -> Tensor:
     """The square root, with derivative zero at zero."""
     positive = square > 0
@@ -159,7 +153,7 @@ class SquaredNorm(Weighted):
         super().__init__(space, lam)
 
     def _value(self, x: Tensor) -> Tensor:
-        return 0.5 * self.lam * _squared(x, self.space)
+        return 0.5 * self.lam * self.space.squared(x)
 
     def _prox(self, x: Tensor, step: Tensor) -> Tensor:
         return x / (1 + step * self.lam)
@@ -168,7 +162,7 @@ class SquaredNorm(Weighted):
         return self.lam * x
 
     def _conjugate(self, z: Tensor) -> Tensor:
-        square = _squared(z, self.space)
+        square = self.space.squared(z)
         lam = torch.as_tensor(self.lam, dtype=square.dtype, device=square.device)
         finite = square / (2 * torch.where(lam > 0, lam, 1.0))
         return torch.where((lam > 0) | (square == 0), finite, torch.inf)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import sigpy.mri
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from priorloom.errors import InputError
 from priorloom.operator import LinearOperator
@@ -189,3 +194,37 @@ def test_bad_maps(maps: Tensor) -> None:
         sense2d(maps=maps)
     with pytest.raises(InputError, match="image_shape"):
         fourier2d(image_shape=(0, 4))
+
+
+class OnMeta(TorchDispatchMode):
+    """No operation takes or gives a tensor elsewhere, single numbers apart."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for t in tree_leaves((args, kwargs, result)):
+            assert not (isinstance(t, Tensor) and t.ndim) or t.device.type == "meta", f"{func} on {t.device}"
+        return result
+
+
+@pytest.mark.parametrize("chunk", [1, 4 << 20])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_moved_operator_leaves_nothing_behind(
+    kind: str, chunk: int, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device stands for any other one, so that this needs no GPU."""
+    monkeypatch.setattr(operators, "CHUNK_BYTES", {"cpu": chunk, "cuda": chunk})
+    A = make_operator(kind, (9, 7), generator)
+    x, y = A.domain.random(generator, (2,)), A.range.random(generator, (2,))
+
+    def outputs(x: Tensor, y: Tensor) -> list[Tensor]:
+        solved = A.solve_normal(x, 0.5)
+        return [A(x), A.adjoint(y), A.normal(x), A.pseudo_inverse(y)] + ([] if solved is None else [solved])
+
+    here = outputs(x, y)
+    A.to("meta")
+    x, y = x.to("meta"), y.to("meta")
+    with OnMeta():
+        there = outputs(x, y)
+    assert [(t.shape, t.dtype, t.device.type) for t in there] == [(t.shape, t.dtype, "meta") for t in here]
