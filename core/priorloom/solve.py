@@ -46,7 +46,7 @@ class Solution:
     residual
         The last optimality residual (``Step.residual``), the largest over the batch; None without an iteration.
     gap
-        The last relative primal-dual gap where it exists.
+        The last relative primal-dual gap where it exists and says something (see `duality_gap`).
     seconds
         Time spent in the steps.
     history

@@ -156,3 +156,13 @@ def test_refuses_what_it_cannot_solve(step: Any, lasso: Problem) -> None:
         run(step, Problem(Term(Box(A.range), A), lasso.prior))
     with pytest.raises(InputError, match="starting image"):
         run(step, lasso, x0=torch.zeros(7, dtype=torch.float64))
+
+
+def test_no_gap_where_no_scaling_makes_the_dual_point_feasible(lasso: Problem) -> None:
+    """An unpenalised entry asks the dual for an exact zero; shrinking to nothing would report J itself as the gap."""
+    lam = torch.full((8,), 0.3, dtype=torch.float64)
+    lam[3] = 0
+    free = Problem(lasso.data, L1(lasso.space, lam))
+    for n in (50, 5000):
+        assert run(FISTA(), free, n=n, tol=1e-6).gap is None
+    assert run(FISTA(), lasso, n=5000, tol=1e-6).gap < 1e-3

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from ..problem import Problem
 
+LEAST = 0.1
+"""How far a dual point may be shrunk. It is 1 in the limit; a dual point near 0 gives the gap J, whatever x is."""
+
 
 def duality_gap(problem: Problem, x: Tensor, duals: Sequence[Tensor] | None = None) -> Tensor | None:
-    """``J(x) - D(theta p, theta q) >= J(x) - J*`` per batch element, for the best feasible scaling ``0 < theta <= 1``.
+    """``J(x) - D(theta p, theta q) >= J(x) - J*`` per batch element, for the largest feasible ``LEAST <= theta <= 1``.
 
     The dual objective of ``f(Ax) + sum_i f_i(K_i x) + g(x)`` is ``D(p, q) = -f*(p) - sum_i f_i*(q_i) - g*(-A^H p -
     sum_i K_i^H q_i)`` (Rockafellar, Convex Analysis, 1970, section 31). An iterate is rarely feasible to the last bit
@@ -30,7 +33,9 @@ def duality_gap(problem: Problem, x: Tensor, duals: Sequence[Tensor] | None = No
 
     Returns
     -------
-    The gap, infinite where only theta = 0 is feasible; None where a value or a conjugate does not exist.
+    The gap, infinite where theta would have to be below `LEAST`: then the point is not about to become feasible
+    (as where g leaves a direction free, and only an exact zero along it is feasible), and the bound would say nothing.
+    None where a value or a conjugate does not exist.
     """
     terms = (problem.data, *problem.terms)
     functionals = (problem.prior, *(t.f for t in terms))
@@ -55,4 +60,4 @@ def duality_gap(problem: Problem, x: Tensor, duals: Sequence[Tensor] | None = No
             break
         theta = torch.where(feasible, theta + 0.5**k, theta - 0.5**k).clamp(max=1)
     gap = problem.objective(x) + negative_dual(best)
-    return torch.where(best > 0, gap, torch.inf)
+    return torch.where(best >= LEAST, gap, torch.inf)
