@@ -144,7 +144,7 @@ def test_step_sizes_come_from_the_stacked_scaled_operator(matrix: Any, gaussian:
     for _ in range(20):
         state = step(problem, state)
         assert float(state.tau * state.sigma) * exact**2 <= 1 + 1e-9
-        assert float(state.tau * state.sigma) == pytest.approx(1 / 2)
+        assert float(state.tau * state.sigma) * exact**2 >= 0.8
 
 
 @pytest.mark.parametrize("lam", [0.5, 5.0])
