@@ -72,7 +72,7 @@ def test_automatic_strengths_follow_their_formulas(generator: torch.Generator) -
     assert assembly.parameters["sigma"] == pytest.approx(STRENGTH * 0.2**2 / noise)
     assert assembly.parameters["rho"] == pytest.approx(0.2**2 / assembly.parameters["sigma"] ** 2)
     assembly, _ = solve(case, "tv-pdhg", prior__lam=0.7, solver__max_iterations=1)
-    assert assembly.parameters == {}
+    assert assembly.parameters == {"nonnegative": True}
     term = assembly.problem.terms[0].f
     assert isinstance(term, GroupL1)
     assert term.lam == 0.7
@@ -98,7 +98,7 @@ def test_any_prior_fits_the_slot(generator: torch.Generator) -> None:
     assembly, _ = solve(case, "tv-pdhg", prior__name="wavelet-l1", nonnegative=False, solver__max_iterations=1)
     assert not assembly.problem.terms
     assembly, solution = solve(case, "tv-pdhg", prior__name="box", prior__upper=0.5, nonnegative=False)
-    assert assembly.parameters == {}
+    assert assembly.parameters == {"nonnegative": False}
     assert float(solution.x.max()) <= 0.5
 
 
