@@ -119,7 +119,8 @@ def _unroll(steps: nn.ModuleList, problem: Problem, x0: Tensor | None) -> Soluti
     state = layers[0].init(problem, x0) if layers else State(problem.zeros() if x0 is None else x0)
     for layer in layers:
         state = layer(problem, state)
-    return Solution(state, len(layers), None, "a fixed number of layers", seconds=time.perf_counter() - began)
+    criterion = "a fixed number of layers" if layers else "none: a direct method"
+    return Solution(state, len(layers), None, criterion, seconds=time.perf_counter() - began)
 
 
 def _repeat(

@@ -24,8 +24,8 @@ from .backends import backend
 SIZE_LIMIT = 2**31
 """Entries of an image or a sinogram, far beyond what one machine holds: a larger one is a slip of the pen."""
 
-LENGTHS_MM, ANGLE_LIMIT_DEG = (1e-6, 1e9), 1e6
-"""Lengths and angles that make sense, so that a slip is refused here and not by the floating-point hardware."""
+SENSIBLE, ANGLE_LIMIT_DEG = (1e-6, 1e9), 1e6
+"""Lengths in mm and angles that make sense, so that a slip is refused here and not by the floating-point hardware."""
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -172,21 +172,24 @@ def scan_geometry(
 
 
 def _positive(name: str, value: float, unit: str) -> None:
-    if not LENGTHS_MM[0] <= value <= LENGTHS_MM[1]:
-        raise InputError(name, expected=f"{LENGTHS_MM[0]:g} to {LENGTHS_MM[1]:g} ({unit})", got=value)
+    if not (value > 0 and math.isfinite(value)):
+        raise InputError(name, expected=f"a positive number ({unit})", got=value)
+    if not SENSIBLE[0] <= value <= SENSIBLE[1]:
+        raise InputError(name, expected=f"{SENSIBLE[0]:g} to {SENSIBLE[1]:g} ({unit})", got=value)
 
 
 def _angles(views: int | None, angles_deg: Sequence[float] | None, arc_deg: float, default: int) -> tuple[float, ...]:
     if angles_deg is None:
         count = default if views is None else views
         if not 1 <= count <= SIZE_LIMIT // 256:
-            raise InputError("views", expected=f"1 to {SIZE_LIMIT // 256}", got=count)
+            raise InputError("views", expected=f"at least 1, at most {SIZE_LIMIT // 256}", got=count)
         return tuple(arc_deg * k / count for k in range(count))
     angles = tuple(float(a) for a in angles_deg)
     if not angles or not all(abs(a) <= ANGLE_LIMIT_DEG for a in angles):
         raise InputError(
-            "angles_deg", expected=f"at least one angle, none beyond {ANGLE_LIMIT_DEG:g}", got=f"{len(angles)} values"
-        )
+            "angles_deg", expected=f"at least one angle, all finite and within {ANGLE_LIMIT_DEG:g}",
+            got=f"{len(angles)} values",
+        )  # fmt: skip
     if views is not None and views != len(angles):
         raise InputError("views", expected=f"{len(angles)}, the number of angles_deg", got=views, cure="give only one")
     return angles
