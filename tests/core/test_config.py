@@ -89,7 +89,7 @@ def test_settings_reach_every_method_that_has_them_or_the_one_they_name(discover
         {"prior.lam": 9, "solver.tolerance": 0.5},
     ]
     for settings, said in (
-        ({"solver.tolerence": 1}, "did you mean 'solver.tolerance'?"),
+        ({"solver.tolerances": 1}, "did you mean 'solver.tolerance'?"),
         ({"plain.prior.lam": 1}, "unknown"),
     ):
         with pytest.raises(InputError, match=said.replace("?", r"\?")):
