@@ -57,7 +57,7 @@ class Huber(Functional):
         return self.lam * x / self._modulus(x).clamp_min(self.delta)
 
     def _conjugate(self, z: Tensor) -> Tensor:
-        value = self.delta / (2 * self.lam) * self.space.norm(z) ** 2
+        value = self.delta / (2 * self.lam) * self.space.squared(z)
         outside = self._modulus(z).amax(dim=self.space.dims) > self.lam * (1 + 1e-5)  # 1e-5: rounding is not outside
         return value.masked_fill(outside, torch.inf)
 
