@@ -16,7 +16,7 @@ from .comparison import Method, unique
 from .errors import InputError, PluginError, did_you_mean
 from .loading import read_case
 from .modality import Case
-from .parameters import signature_parameters, validate
+from .parameters import validate
 from .registry import Registry, guarded
 
 _LOG = logging.getLogger(__name__)
@@ -163,27 +163,30 @@ def make_cases(plan: Plan, registry: Registry) -> list[Case]:
     cases: list[Case] = []
     for name in names:
         try:
-            modality = registry.modality(name)
+            given = {f"case.{k}": v for k, v in plan.case.items()}
+            if len(names) > 1:
+                known = {p.name for p in registry.parameters("modality", name)}
+                given = {k: v for k, v in given.items() if k in known}
+            taken |= set(given)
+            cases += _simulated(plan, registry, name, given)
         except PluginError as error:
-            if len(names) == 1:
+            if name == names[-1] and not cases:
                 raise
-            _LOG.warning("priorloom: left out: %s", error)  # one broken plugin must not stop the others
-            continue
-        parameters = [
-            p for p in signature_parameters(modality.cases, 2, f"modality '{name}'", "case.") if p.name != "case.seed"
-        ]
-        known = {p.name for p in parameters}
-        given = {f"case.{k}": v for k, v in plan.case.items() if len(names) == 1 or f"case.{k}" in known}
-        taken |= set(given)
-        arguments = validate(parameters, given, f"the simulated cases of '{name}'")
-        keywords = {k.removeprefix("case."): v for k, v in arguments.items()}
-        with guarded(f"modality '{name}' of plugin '{registry.source('modality', name)}'"):
-            cases += modality.cases(registry, plan.operator, seed=plan.seed, **keywords)
+            # A broken plugin, or an extra that is not installed, must not stop the others.
+            _LOG.warning("priorloom: left out: %s", error)
     for key in plan.case:
         if f"case.{key}" not in taken:
             raise InputError(f"unknown parameter 'case.{key}'", expected="a setting of the simulated cases", got=key)
     unique("case", [c.name for c in cases])
     return cases
+
+
+def _simulated(plan: Plan, registry: Registry, name: str, given: Mapping[str, Any]) -> list[Case]:
+    modality = registry.modality(name)
+    arguments = validate(registry.parameters("modality", name), given, f"the simulated cases of '{name}'")
+    keywords = {k.removeprefix("case."): v for k, v in arguments.items()}
+    with guarded(f"modality '{name}' of plugin '{registry.source('modality', name)}'"):
+        return modality.cases(registry, plan.operator, seed=plan.seed, **keywords)
 
 
 def make_methods(plan: Plan, registry: Registry, modalities: Sequence[str]) -> dict[str, list[Method]]:

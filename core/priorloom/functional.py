@@ -28,6 +28,8 @@ class Functional(nn.Module):
     """Whether ``f(x)`` exists; a plug-and-play denoiser has none."""
     is_convex: bool = True
     """Whether f is convex; then its prox is nonexpansive and Moreau's identity holds."""
+    has_exact_prox: bool = True
+    """Whether the prox is exact to rounding; an iterated one is not, and no convergence theorem covers it unchecked."""
     is_quadratic: bool = False
     """Whether the gradient is affine, so that conjugate gradients apply."""
     has_conjugate: bool = False

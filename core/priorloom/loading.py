@@ -139,4 +139,5 @@ def _hint(suffix: str, known: list[str]) -> str:
 def _tensor(array: np.ndarray[Any, Any], dtype: torch.dtype, what: str) -> torch.Tensor:
     if np.iscomplexobj(array) and not dtype.is_complex:
         raise InputError(what, expected="real numbers", got=array.dtype)
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=torch.empty(0, dtype=dtype).numpy().dtype))
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=torch.empty(0, dtype=dtype).numpy().dtype))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from priorloom.errors import PriorloomError
+from priorloom.errors import PluginError
 
 
 def backend(module: str, purpose: str) -> Any:
@@ -13,7 +13,7 @@ def backend(module: str, purpose: str) -> Any:
 
     Raises
     ------
-    PriorloomError
+    PluginError
         When the package is not installed.
     """
     try:
@@ -22,6 +22,6 @@ def backend(module: str, purpose: str) -> Any:
         if error.name is None or error.name.partition(".")[0] != module.partition(".")[0]:
             raise
         package = {"astra": "astra-toolbox"}.get(module, module.partition(".")[0])
-        raise PriorloomError(
+        raise PluginError(
             f"{purpose} needs the package {package}", cure="install it with pip install priorloom[ct]"
         ) from None

@@ -106,6 +106,8 @@ def _survey(path: Path, expected: str) -> tuple[dict[str, Variable], int]:
             file.seek(place)
             tag = file.read(8)
             kind, length = struct.unpack(f"{order}II", tag) if len(tag) == 8 else (0, size)
+            if kind not in (_MATRIX, _COMPRESSED):
+                raise ReaderError(path.name, expected="arrays", got=f"an element of kind {kind}", cure=_CURE)
             end = place + 8 + length
             if end > size:
                 raise ReaderError(path.name, expected=f"{end} bytes", got=f"{size}", cure=_CURE)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priorloom.errors import InputError, PriorloomError
+from priorloom.errors import InputError, PluginError
 from priorloom.modality import Case, Modality
 
 from .backends import backend
@@ -70,7 +70,7 @@ def ct_small() -> tuple[Tensor, float]:
     files = backend("pydicom.data", "the slice CT_small.dcm")
     path = files.get_testdata_file("CT_small.dcm", download=False)
     if path is None:
-        raise PriorloomError("CT_small.dcm is not in the pydicom package", cure="reinstall pydicom>=3")
+        raise PluginError("CT_small.dcm is not in the pydicom package", cure="reinstall pydicom>=3")
     dicom = backend("pydicom", "the slice CT_small.dcm").dcmread(path)
     hu = dicom.pixel_array.astype(np.float32) * float(dicom.RescaleSlope) + float(dicom.RescaleIntercept)
     return from_hounsfield(torch.from_numpy(hu)), float(dicom.PixelSpacing[0])

@@ -53,6 +53,15 @@ def wavelet_fista() -> Pipeline:
 
 
 def _fbp(case: Case, *, filter: Filter = "ram-lak", cutoff: float = 1.0) -> Assembly:
+    """The direct image.
+
+    Parameters
+    ----------
+    filter
+        Window on the ramp; ram-lak is none.
+    cutoff
+        Where the window ends, as a fraction of the detector's Nyquist frequency, in (0, 1].
+    """
     A = case.operator
     if isinstance(A, RayTransform):
         return direct(case, filtered_backprojection(A, case.measurement, filter, cutoff))
@@ -72,6 +81,13 @@ def _wavelet_fista(case: Case, *, prior: Slot = WAVELET, solver: Solver = SOLVER
 
 
 def _cgls(case: Case, *, discrepancy: float = 1.0, solver: Solver = SOLVER) -> Assembly:
+    """Least squares and CG with its stopping rule.
+
+    Parameters
+    ----------
+    discrepancy
+        Stop when ``|Ax - y|`` is this multiple of the expected noise, ``noise_std sqrt(measurements)``.
+    """
     if not discrepancy > 0:
         raise InputError("discrepancy of cgls", expected="a positive multiple of the noise", got=discrepancy)
     assert case.noise_std is not None, "the host fills in noise_std before a pipeline sees a case"

@@ -26,6 +26,7 @@ class Unitary(Functional):
         super().__init__(W.domain)
         self.f, self.W = f, W
         self.has_value, self.is_convex, self.has_conjugate = f.has_value, f.is_convex, f.has_conjugate
+        self.has_exact_prox = f.has_exact_prox
 
     def _value(self, x: Tensor) -> Tensor:
         value: Tensor = self.f(self.W(x))
@@ -67,7 +68,8 @@ class CycleSpinning(Functional):
         super().__init__(f.space)
         if shifts < 1:
             raise InputError("cycle_spinning", expected="at least 1 shift per dimension", got=shifts)
-        self.f, self.shifts, self.is_convex = f, shifts, f.is_convex
+        self.f, self.shifts = f, shifts
+        self.is_convex, self.has_exact_prox = f.is_convex, f.has_exact_prox
 
     def _all_shifts(self) -> list[tuple[int, ...]]:
         return list(itertools.product(*(range(min(self.shifts, n)) for n in self.space.shape)))
@@ -105,6 +107,8 @@ class DualProx(Functional):
     Beck and Teboulle (2009), IEEE Trans. Image Process. 18, 2419-2434 (FGP); O'Donoghue and Candes (2015), Found.
     Comput. Math. 15, 715-732 (restart).
     """
+
+    has_exact_prox = False
 
     def __init__(self, f: Functional, K: LinearOperator, tolerance: float = 1e-3, max_iterations: int = 5000) -> None:
         super().__init__(K.domain)

@@ -118,6 +118,26 @@ def test_reconstruct_gives_the_units_back(cli: Cli, scan_file: Path, tmp_path: P
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_mask_that_samples_nothing(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "empty.npz"
+    maps = np.ones((2, 8, 8), np.complex64)
+    write(path, Scan("mri", "mri.sense2d", {"maps": maps, "mask": np.zeros((8, 8), bool)}, 0 * maps))
+    run = cli("reconstruct", path, "--method", "zero-filled", "--out", tmp_path / "x.npy")
+    assert run.code == 2
+    assert run.err.count("\n") == 1
+    assert "at least one sample" in run.err
+
+
+def test_every_parameter_of_every_component_has_help(cli: Cli) -> None:
+    listed = json.loads(cli("components", "list", "--json").out)
+    silent = []
+    for kind, names in listed.items():
+        for name in names:
+            shown = json.loads(cli("components", "show", kind, name, "--json").out)
+            silent += [f"{kind} {name}: {p['name']}" for p in shown["parameters"] if not p["help"]]
+    assert not silent
+
+
 def test_components_and_plugins_as_json(cli: Cli) -> None:
     listed = json.loads(cli("components", "list", "--json").out)
     assert "ct.parallel2d" in listed["operator"]
@@ -184,7 +204,7 @@ REFUSED: list[tuple[str, list[str], str]] = [
     ("seed too large", ["--seed", "99999999999999999999999"], "seed"),
     ("device as config", ["/dev/zero"], "a YAML file"),
     ("unknown device", ["--device", "tpu", "--method", "fbp"], "cpu or cuda"),
-    ("mask that samples nothing", ["-m", "mri", "--set", "case.acceleration=1e9"], "acceleration"),
+    ("acceleration beyond the lines", ["-m", "mri", "--set", "case.acceleration=1e9"], "acceleration"),
 ]
 
 

@@ -119,6 +119,17 @@ def test_a_broken_modality_is_left_out_with_a_warning(discover, caplog) -> None:
         make_cases(Plan(modality="mars"), registry)
 
 
+def test_an_extra_that_is_not_installed_leaves_the_other_modality(monkeypatch, caplog) -> None:
+    import priorloom_ct.modality as ct
+
+    def missing(module: str, purpose: str) -> object:
+        raise PluginError(f"{purpose} needs the package pydicom", cure="install it with pip install priorloom[ct]")
+
+    monkeypatch.setattr(ct, "backend", missing)
+    assert [c.modality for c in make_cases(Plan(), Registry.discover())] == ["mri"]
+    assert "priorloom[ct]" in caplog.text
+
+
 def test_what_a_foreign_reader_raises_names_it_and_keeps_no_other_from_its_files(discover, tmp_path: Path) -> None:
     def explode(path: Path) -> bool:
         raise ZeroDivisionError("oops")

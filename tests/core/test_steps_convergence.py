@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from priorloom import Functional, PnP, Problem, Space, Step, Term
+from priorloom import Functional, PnP, Problem, Registry, Space, Step, Term
 from priorloom.functional import LeastSquares
 from priorloom.operator import Gradient, Identity
 from priorloom.steps import ADMM, CG, DRS, FISTA, HQS, ISTA, LSQR, PDHG, CGUpdate, ExactUpdate, converges
@@ -114,3 +114,11 @@ def test_other_objectives_and_other_steps_are_not_certified(data: Term) -> None:
         pass
 
     assert not converges(Own(), lasso(data))
+
+
+def test_an_iterated_prox_is_not_certified() -> None:
+    space = Space((8, 8))
+    iterated = Registry.discover().prior("tv-prox", space, lam=0.1)
+    assert not converges(ISTA(), Problem(Term(LeastSquares(space, space.zeros()), Identity(space)), iterated))
+    exact = Registry.discover().prior("wavelet-l1", space, lam=0.1)
+    assert converges(ISTA(), Problem(Term(LeastSquares(space, space.zeros()), Identity(space)), exact))
