@@ -46,26 +46,30 @@ def norm_interval(
         dimensions = q.numel() * (2 if space.is_complex else 1)
         # log(1 / c), and from step to step log(prod beta / c)
         excess = -math.log(FAILURE * math.sqrt(math.pi / (2 * dimensions)))
-        basis: list[Tensor] = []
+        most = min(STEPS, dimensions)
+        basis = _flat(q).new_empty(min(16, most), dimensions)  # one vector per row, twice the rows when they are full
         diagonal: list[float] = []
         off: list[float] = []
         while True:
-            basis.append(_flat(q))
+            k = len(diagonal)
+            if k == len(basis):
+                basis = torch.cat([basis, basis.new_empty(min(k, most - k), dimensions)])
+            basis[k] = _flat(q)
             w = _flat(normal(q))
-            diagonal.append(float(basis[-1] @ w))
-            stacked = torch.stack(basis)
+            diagonal.append(float(basis[k] @ w))
+            known = basis[: k + 1]
             for _ in range(2):  # twice is enough: full reorthogonalisation (Parlett)
-                w = w - stacked.T @ (stacked @ w)
+                w = w - known.T @ (known @ w)
             beta = float(torch.linalg.vector_norm(w))
             if not math.isfinite(beta + diagonal[-1]):
                 raise InputError(f"norm of {name}", expected="a finite operator", got=beta)
             ritz = _eigenvalues(diagonal, off)
             top = max(float(ritz[-1]), 0.0)
-            if beta <= torch.finfo(w.dtype).tiny or len(basis) == dimensions:
+            if beta <= torch.finfo(w.dtype).tiny or len(diagonal) == dimensions:
                 return math.sqrt(top), math.sqrt(top)
             excess += math.log(beta)
             enough = top / (1 - min(tolerance, 0.5)) ** 2
-            if len(basis) == STEPS or (enough > top and _log_polynomial(ritz, enough) >= excess):
+            if len(diagonal) == STEPS or (enough > top and _log_polynomial(ritz, enough) >= excess):
                 return math.sqrt(top), math.sqrt(_root(ritz, top, excess))
             off.append(beta)
             w = w / beta

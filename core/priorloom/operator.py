@@ -7,7 +7,7 @@ shape and dtype checks, algebra, the norm and the conformance kit follow from th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -47,6 +47,9 @@ def _linear(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
     return result
 
 
+_Stored = dict[str, tuple[nn.Module | Tensor, int, torch.dtype | None]]
+
+
 class LinearOperator(nn.Module):
     """A linear map between two Spaces.
 
@@ -62,13 +65,13 @@ class LinearOperator(nn.Module):
     """
 
     has_double: ClassVar[bool] = True
-    """Whether the operator computes in double precision after ``.double()``."""
+    """Whether the operator's own code computes in double precision after ``.double()``."""
 
     def __init__(self, domain: Space, range: Space) -> None:
         super().__init__()
         self.domain = domain
         self.range = range
-        self._norm_cache: tuple[tuple[object, ...], float, tuple[float, float]] | None = None
+        self._norm_cache: tuple[_Stored, float, tuple[float, float]] | None = None
 
     # What a plugin writes.
 
@@ -125,24 +128,51 @@ class LinearOperator(nn.Module):
         as its 120 steps go): the lower end is always attained, the upper end holds except with probability 1e-6; see
         `priorloom.lanczos.norm_interval`.
         """
-        # The identity, count of in-place changes and dtype of every tensor, those of parts included.
-        key = tuple(
-            (id(t), 0 if t.is_inference() else t._version, t.dtype) for t in (*self.parameters(), *self.buffers())
-        )
         # Asked again for what the process could not deliver, it would only fail again.
-        if self._norm_cache is None or self._norm_cache[0] != key or tolerance < self._norm_cache[1]:
+        if self._norm_cache is None or tolerance < self._norm_cache[1] or not self._still_stores(self._norm_cache[0]):
             exact = self._norm()
             if exact is not None:
-                self._norm_cache = key, 0.0, (exact, exact)
+                reached, bounds = 0.0, (exact, exact)
             else:
+                reached = tolerance
                 bounds = norm_interval(type(self).__name__, self.normal, self.domain, self.device, tolerance)
-                self._norm_cache = key, tolerance, bounds
+            # Only now: the first application may have built the weights.
+            self._norm_cache = self._stored(), reached, bounds
         return self._norm_cache[2]
+
+    def _stored(self) -> _Stored:
+        """Every part and tensor by name, the count of in-place changes and the dtype of tensors."""
+        tensors = (*self.named_parameters(), *self.named_buffers())
+        return {
+            **{f"part {name}": (part, 0, None) for name, part in self.named_modules() if name},
+            **{name: (t, 0 if t.is_inference() else t._version, t.dtype) for name, t in tensors},
+        }
+
+    def _still_stores(self, before: _Stored) -> bool:
+        """Whether all of `before` is as it was; what came on top since was built from it, such as a direct method."""
+        now = self._stored()
+        return all(
+            name in now and now[name][0] is kept and now[name][1:] == (version, dtype)
+            for name, (kept, version, dtype) in before.items()
+        )
+
+    # A copy counts the changes of its tensors anew.
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_norm_cache": None}
 
     @property
     def H(self) -> LinearOperator:
         """The adjoint as an operator; ``A.H.H is A``."""
         return Adjoint(self)
+
+    @property
+    def computes_double(self) -> bool:
+        """Whether the operator and all its parts compute in double precision after ``.double()``."""
+        return all(part.has_double for part in self._operators())
+
+    def _operators(self) -> Iterator[LinearOperator]:
+        """The operator itself and every operator in it."""
+        return (m for m in self.modules() if isinstance(m, LinearOperator))
 
     @property
     def device(self) -> torch.device:
@@ -168,12 +198,15 @@ class LinearOperator(nn.Module):
 
     # nn.Module sends .to(), .double() and .cuda() through here: the Spaces must follow, and complex data stay complex.
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LinearOperator:
+        # All parts are asked before the first is converted.
+        for part in self._operators():
+            for space in () if part.has_double else (part.domain, part.range):
+                if space.moved(fn) != space:
+                    raise InputError(
+                        f"precision of {type(part).__name__}", expected=space.dtype, got=space.moved(fn).dtype,
+                        cure="its backend computes in one precision only",
+                    )  # fmt: skip
         domain, range_ = self.domain.moved(fn), self.range.moved(fn)
-        if not self.has_double and domain.dtype != self.domain.dtype:
-            raise InputError(
-                f"precision of {type(self).__name__}", expected=self.domain.dtype, got=domain.dtype,
-                cure="its backend computes in one precision only",
-            )  # fmt: skip
         super()._apply(keep_kind(fn), recurse)  # type: ignore[no-untyped-call]
         self.domain, self.range = domain, range_
         self._norm_cache = None

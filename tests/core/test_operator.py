@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from priorloom import LinearOperator, Space
+from priorloom import LinearOperator, Registry, Space
 from priorloom.errors import InputError
 from priorloom.operator import Gradient, Identity, Stack
 
@@ -120,6 +120,14 @@ def test_refuses_a_precision_that_its_backend_lacks(matrix: Any, gaussian: Gauss
     with pytest.raises(InputError, match="precision of Single"):
         A.double()
     assert A.domain.dtype == torch.float32
+    whole = matrix(gaussian(5, 5).float())
+    for made in (A.H, whole @ A, A @ Identity(A.domain), Stack([matrix(gaussian(5, 4).float()), A])):
+        assert not made.computes_double
+        with pytest.raises(InputError, match="precision of Single"):
+            made.double()
+        parts = [m for m in made.modules() if isinstance(m, LinearOperator)]
+        assert {m.domain.dtype for m in parts} | {b.dtype for b in made.buffers()} == {torch.float32}
+    assert (whole @ whole).computes_double
 
 
 @pytest.mark.parametrize("shape", [(7,), (4, 6), (3, 4, 5), (1, 6), (1, 1)])
@@ -203,6 +211,30 @@ def test_norm_is_computed_once_and_again_only_for_more_accuracy(matrix: Any, gau
     calls = B.forwards
     B.norm()
     assert B.forwards > calls
+
+
+def test_norm_is_kept_when_the_operator_builds_its_parts_late() -> None:
+    A = Registry.discover().operator("ct.parallel2d", image_shape=(16, 16), views=8)
+    calls: list[Tensor] = []
+    forward = A._forward
+    A._forward = lambda x: (calls.append(x), forward(x))[1]  # type: ignore[method-assign]
+    norm = A.norm()
+    first = len(calls)
+    assert first > 0
+    assert A.norm() == norm
+    A.pseudo_inverse(torch.ones(A.range.shape))
+    assert A.norm() == norm
+    assert len(calls) == first
+
+
+def test_norm_follows_a_part_that_is_replaced(matrix: Any) -> None:
+    A = matrix(torch.eye(3, dtype=torch.float64))
+    B = A @ Identity(A.domain)
+    assert B.norm() == pytest.approx(1)
+    B.inner = matrix(2 * torch.eye(3, dtype=torch.float64))
+    assert B.norm() == pytest.approx(2)
+    A.M.mul_(5)
+    assert copy.deepcopy(B).norm() == pytest.approx(10)
 
 
 def test_norm_of_a_zero_and_of_a_broken_operator(matrix: Any) -> None:

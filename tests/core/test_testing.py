@@ -61,6 +61,35 @@ class Nan(Matrix):
         return y / torch.where(y == 0, torch.nan, 1.0)
 
 
+class LeftBehind(LinearOperator):
+    """Weights in a plain attribute, or in a container: no .to() finds them."""
+
+    def __init__(self, container: type) -> None:
+        super().__init__(SPACE, SPACE)
+        weights = SPACE.random(torch.Generator().manual_seed(4))
+        self.kept = weights if container is Tensor else {0: weights} if container is dict else container([weights])
+
+    def _forward(self, x: Tensor) -> Tensor:
+        weights: Tensor = self.kept if isinstance(self.kept, Tensor) else self.kept[0]
+        return weights * x
+
+    _adjoint = _forward
+
+
+class OnlySingle(Matrix):
+    has_double = False
+
+
+class Forgetful(Matrix):
+    """Another matrix after .double()."""
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return super()._forward(x) * (1.001 if x.dtype == torch.float64 else 1.0)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return super()._adjoint(y) * (1.001 if y.dtype == torch.float64 else 1.0)
+
+
 class RealFourier(LinearOperator):
     """The unitary FFT of a real image: linear over the real numbers."""
 
@@ -115,6 +144,12 @@ def test_good_operators_pass(dtype: torch.dtype) -> None:
         assert any(c.name.startswith("dot test") and c.figure < 1e-5 for c in checks)
 
 
+def test_operators_of_a_single_precision_part_pass() -> None:
+    S = OnlySingle()
+    for operator in (S, S.H, S @ Identity(S.domain), Stack([Matrix(), S])):
+        assert not any("double" in c.name for c in check_operator(operator))
+
+
 @pytest.mark.parametrize("filter_name", ["ramp", None])
 def test_iradon_is_rejected_with_the_gap(filter_name: str | None) -> None:
     A = Radon(filter_name)
@@ -144,6 +179,11 @@ def test_wrong_scale_is_rejected_with_the_gap(fault: float) -> None:
         (Nan(), "image of zero"),
         (Matrix(norm_fault=0.9), "norm interval"),
         (Matrix(norm_fault=1.1), "norm interval"),
+        (LeftBehind(Tensor), r"moves every tensor.*LeftBehind\.kept left on cpu"),
+        (LeftBehind(list), r"LeftBehind\.kept left on cpu"),
+        (LeftBehind(tuple), r"LeftBehind\.kept left on cpu"),
+        (2 * LeftBehind(dict), r"LeftBehind\.kept left on cpu"),
+        (Forgetful(), r"\.double\(\) computes the same"),
     ],
 )
 def test_faulty_operators_are_rejected(operator: LinearOperator, check: str) -> None:

@@ -35,8 +35,8 @@ def check_operator(operator: LinearOperator, *, seed: int = 0) -> list[Check]:
     Shapes, dtypes, finite values; linearity; batches; the dot test ``|<Ax, y> - <x, A^H y>| / (|Ax| |y|)``, which
     rejects a filtered, scaled or unmatched adjoint with the gap; ``normal``; autograd (the backward is the adjoint, to
     second order; gradcheck and gradgradcheck where the backend has double precision); the norm interval;
-    ``solve_normal`` and ``pseudo_inverse`` where offered; copies by pickle and ``.to()``; the refusal of wrong shapes
-    and dtypes.
+    ``solve_normal`` and ``pseudo_inverse`` where offered; a copy by pickle, ``.to()`` (to the device "meta": no tensor
+    may stay behind) and ``.double()``; the refusal of wrong shapes and dtypes.
 
     Parameters
     ----------
@@ -98,10 +98,33 @@ def _operator_checks(A: LinearOperator, generator: torch.Generator) -> Iterator[
         yield Check("pseudo_inverse: shape, dtype, finite", 0.0)
 
     yield require("pickle round trip", far(A.range, pickled(A)(x), ax), 10 * eps)
-    yield require(".to() round trip", far(A.range, copy.deepcopy(A).to(A.device)(x), ax), 10 * eps)
+    _require_moved(copy.deepcopy(A).to("meta"))
+    yield Check(".to() moves every tensor", 0.0)
+    if A.computes_double:
+        B = copy.deepcopy(A).double()
+        for name, apply, u, one, there, back in (
+            (".double()", B, x, ax, B.domain, B.range),
+            ("adjoint after .double()", B.adjoint, y, aty, B.range, B.domain),
+        ):
+            got = apply(u.to(there.dtype))
+            require_fit(name, back, got, (3,))
+            yield require(f"{name} computes the same", far(back, got, one.to(back.dtype)), 100 * eps)
     for apply, space in ((A, A.domain), (A.adjoint, A.range)):
         require_refusal(apply, space)
     yield Check("wrong shape and dtype refused", 0.0)
+
+
+def _require_moved(A: LinearOperator) -> None:
+    """No tensor was left behind: neither an attribute nor an entry of one, in any part."""
+    for part in A.modules():
+        for name, value in vars(part).items():
+            entries = value.values() if isinstance(value, dict) else value
+            for entry in entries if isinstance(value, dict | list | tuple) else (value,):
+                if isinstance(entry, Tensor) and not entry.is_meta:
+                    raise ConformanceError(
+                        ".to() moves every tensor", expected="every tensor on the new device",
+                        got=f"{type(part).__name__}.{name} left on {entry.device}", cure="use register_buffer",
+                    )  # fmt: skip
 
 
 def _dot_gap(A: LinearOperator, x: Tensor, y: Tensor) -> Tensor:
@@ -125,7 +148,7 @@ def _autograd_checks(A: LinearOperator, generator: torch.Generator) -> Iterator[
         (second,) = torch.autograd.grad(first, v, u.detach())
         other = A.range if space is A.domain else A.domain
         yield require(f"{name}, second order", far(other, second, apply(u.detach())), 100 * eps)
-    if A.has_double:
+    if A.computes_double:
         B = copy.deepcopy(A).double()
         z = B.domain.random(generator, device=B.device).requires_grad_()
         fast = B.domain.size * B.range.size > SMALL
