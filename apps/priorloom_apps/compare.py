@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from priorloom.comparison import compare
+from priorloom.comparison import compare, versions
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError
 from priorloom.modality import Case
@@ -18,7 +18,7 @@ from priorloom.pipeline import Result
 from priorloom.registry import Registry
 
 from .device import on_device
-from .output import check_writable, npy_bytes, results_json, row, versions, write_atomic
+from .output import check_writable, npy_bytes, results_json, row, write_atomic
 from .present import console, notes, progress, table
 
 

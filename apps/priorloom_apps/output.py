@@ -6,20 +6,18 @@ import io
 import json
 import math
 import os
-import platform
 import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from priorloom.comparison import versions
 from priorloom.errors import OutputError
 from priorloom.pipeline import Result
 
 SCHEMA = 1
-_PACKAGES = ("priorloom", "torch", "numpy", "scikit-image", "odl", "astra-toolbox")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -95,20 +93,9 @@ def row(result: Result, image: str | None) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of what computes."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def results_json(rows: Sequence[Mapping[str, Any]], seed: int) -> bytes:
     """The content of ``results.json``; not-finite numbers become null, since JSON has none."""
-    document = {"schema": SCHEMA, "seed": seed, "versions": versions(), "rows": [_plain(r) for r in rows]}
+    document = {"schema": SCHEMA, "seed": seed, "versions": dict(versions()), "rows": [_plain(r) for r in rows]}
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 

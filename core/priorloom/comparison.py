@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -142,7 +146,18 @@ def _reconstruct(
         certificate=assembly.certificate,
         seed=seed,
         scale=scale,
+        versions=versions(),
     )
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Versions of Python and of the packages that compute."""
+    found = {"python": platform.python_version()}
+    for package in ("priorloom", "torch", "numpy", "scikit-image", "odl", "astra-toolbox"):
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def compare(

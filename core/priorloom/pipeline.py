@@ -152,8 +152,8 @@ class Result:
         Every parameter by its dotted name, as used.
     tuned
         How the parameters were chosen: "default", "given" (by the user), "tuned", "oracle" or "learned".
-    certificate, seed, scale
-        Convergence certificate, the run's seed, and the normalisation that was undone.
+    certificate, seed, scale, versions
+        Convergence certificate, the run's seed, the normalisation that was undone, and what computed.
     """
 
     method: str
@@ -175,6 +175,7 @@ class Result:
     certificate: Certificate
     seed: int
     scale: float
+    versions: Mapping[str, str]
 
 
 def least_squares(case: Case) -> Term:

@@ -69,7 +69,7 @@ def result(of: Case, method: str, shift: float = 0.1, **changes: Any) -> Result:
         method=method, kind="classical", case=of.name, modality=of.modality, image=of.measurement + shift,
         metrics=figures, seconds=1.25, iterations=8, residual=0.00390625, gap=None, objective=2.5, converged=True,
         criterion="residual <= 0.004", history=HISTORY, parameters={"prior.lam": 0.0125, "solver.tolerance": 0.004},
-        tuned="default", certificate="certified", seed=3, scale=1.0,
+        tuned="default", certificate="certified", seed=3, scale=1.0, versions={},
     )  # fmt: skip
     return replace(made, **changes)
 
