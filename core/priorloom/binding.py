@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import InputError, PluginError, did_you_mean
@@ -16,8 +16,15 @@ from .registry import Registry
 
 def pipeline_parameters(registry: Registry, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[Parameter, ...]:
     """Every setting of a pipeline; the parameters of a slot are those of the component that `settings` put there."""
+    return factory_parameters(registry, pipeline.assemble, f"method '{pipeline.name}'", settings)
+
+
+def factory_parameters(
+    registry: Registry, factory: Callable[..., Any], owner: str, settings: Mapping[str, Any]
+) -> tuple[Parameter, ...]:
+    """The same of any factory that takes one positional argument (a case, an operator) and settings."""
     found: list[Parameter] = []
-    for item in _arguments(pipeline):
+    for item in signature_parameters(factory, 1, owner):
         if isinstance(item.default, Slot):
             found += _slot_parameters(registry, item, settings)
         elif dataclasses.is_dataclass(item.default):
@@ -37,8 +44,14 @@ def bind(registry: Registry, pipeline: Pipeline, settings: Mapping[str, Any]) ->
     InputError
         An unknown setting ("did you mean"), or a value of the wrong type.
     """
-    owner = f"method '{pipeline.name}'"
-    known = {p.name: p for p in pipeline_parameters(registry, pipeline, settings)}
+    return bind_factory(registry, pipeline.assemble, f"method '{pipeline.name}'", settings)
+
+
+def bind_factory(
+    registry: Registry, factory: Callable[..., Any], owner: str, settings: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The same for any factory that takes one positional argument (a case, an operator) and settings."""
+    known = {p.name: p for p in factory_parameters(registry, factory, owner, settings)}
     for name in settings:
         if name not in known:
             raise InputError(f"unknown parameter '{name}' of {owner}", cure=did_you_mean(name, known))
@@ -46,22 +59,18 @@ def bind(registry: Registry, pipeline: Pipeline, settings: Mapping[str, Any]) ->
     flat = {name: values.get(name, p.default) for name, p in known.items()}
     flat = {name: value for name, value in flat.items() if value is not REQUIRED and value is not AUTOMATIC}
     arguments: dict[str, Any] = {}
-    for item in _arguments(pipeline):
+    for item in signature_parameters(factory, 1, owner):
         prefix = item.name + "."
         inside = {name.removeprefix(prefix): v for name, v in flat.items() if name.startswith(prefix)}
         if isinstance(item.default, Slot):
             component = inside.pop("name")
-            factory = registry.factory(item.default.kind, component)
-            arguments[item.name] = Slot(item.default.kind, component, inside, factory)
+            fills = registry.factory(item.default.kind, component)
+            arguments[item.name] = Slot(item.default.kind, component, inside, fills)
         elif dataclasses.is_dataclass(item.default) and not isinstance(item.default, type):
             arguments[item.name] = dataclasses.replace(item.default, **inside)
         elif item.name in flat:
             arguments[item.name] = flat[item.name]
     return arguments, flat
-
-
-def _arguments(pipeline: Pipeline) -> tuple[Parameter, ...]:
-    return signature_parameters(pipeline.assemble, 1, f"method '{pipeline.name}'")
 
 
 def _group_parameters(item: Parameter) -> list[Parameter]:

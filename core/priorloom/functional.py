@@ -138,6 +138,47 @@ class Zero(Functional):
         return 0.0
 
 
+class Weighted(Functional):
+    """``c f`` with ``c >= 0``: a number, one number per batch element, or a learned one.
+
+    Parameters
+    ----------
+    f
+        Any functional with a prox.
+    weight
+        c.
+    """
+
+    def __init__(self, f: Functional, weight: float | Tensor) -> None:
+        super().__init__(f.space)
+        if not isinstance(weight, Tensor) and not 0 <= weight < float("inf"):
+            raise InputError(f"weight of {type(f).__name__}", expected="a number of at least 0", got=weight)
+        self.f = f
+        self.weight = weight
+        self.has_value, self.is_convex = f.has_value, f.is_convex
+        self.has_exact_prox, self.is_quadratic = f.has_exact_prox, f.is_quadratic
+
+    def _value(self, x: Tensor) -> Tensor:
+        value: Tensor = self.weight * self.f(x)
+        return value
+
+    def _prox(self, x: Tensor, step: Tensor) -> Tensor:
+        weight = self.weight
+        if isinstance(weight, Tensor):
+            weight = _per_element(weight, x, self.space)
+        # A weight of zero is learned, not an error: soft-thresholding by zero is the identity.
+        return self.f._prox(x, step * weight)
+
+    def _gradient(self, x: Tensor) -> Tensor:
+        weight = self.weight
+        return (self.space.expand(weight) if isinstance(weight, Tensor) else weight) * self.f.gradient(x)
+
+    def gradient_lipschitz(self) -> float | None:
+        """c times that of f."""
+        inner = self.f.gradient_lipschitz()
+        return None if inner is None else inner * float(torch.as_tensor(self.weight).detach().max())
+
+
 class LeastSquares(Functional):
     """``f(z) = 0.5 |z - y|^2``: the data term of Gaussian noise.
 

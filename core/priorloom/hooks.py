@@ -1,4 +1,4 @@
-"""The whole contract between Priorloom and a plugin: six hooks, each a mapping name -> factory.
+"""The whole contract between Priorloom and a plugin: eight hooks, each a mapping name -> factory.
 
 A factory is a callable, or a string ``"package.module:attribute"`` that is imported when it is first used, so that
 discovery imports nothing heavy. A component's parameters are its factory's typed keyword-only arguments.
@@ -68,3 +68,18 @@ def priorloom_modalities() -> Mapping[str, Factory]:  # type: ignore[empty-body]
 @hookspec
 def priorloom_readers() -> Mapping[str, Factory]:  # type: ignore[empty-body]
     """File readers by plain name: ``factory() -> Reader``."""
+
+
+@hookspec
+def priorloom_architectures() -> Mapping[str, Factory]:  # type: ignore[empty-body]
+    """Unrolled networks by plain name: ``factory(operator, *, ...) -> Unrolled``, untrained.
+
+    The operator says what is reconstructed (real or complex, its norm); the shapes of the parameters must not depend on
+    its sizes where one model shall serve several.
+    """
+
+
+@hookspec
+def priorloom_models() -> Mapping[str, Factory]:  # type: ignore[empty-body]
+    """Trained models by ``modality.name``: ``factory() -> Path`` of a folder with one folder ``VERSION`` each, which holds
+    ``model.safetensors`` and ``card.json``."""

@@ -23,7 +23,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
-        return operator._adjoint(x) if adjoint else operator._forward(x)
+        # Physics is computed in the precision of the Spaces, also where networks run in mixed precision.
+        with torch.autocast(x.device.type, enabled=False):
+            return operator._adjoint(x) if adjoint else operator._forward(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, LinearOperator, bool], output: Tensor) -> None:
@@ -47,7 +49,7 @@ def _linear(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
     return result
 
 
-_Stored = dict[str, tuple[nn.Module | Tensor, int, torch.dtype | None]]
+Stored = dict[str, tuple[nn.Module | Tensor, int, torch.dtype | None]]
 
 
 class LinearOperator(nn.Module):
@@ -71,7 +73,7 @@ class LinearOperator(nn.Module):
         super().__init__()
         self.domain = domain
         self.range = range
-        self._norm_cache: tuple[_Stored, float, tuple[float, float]] | None = None
+        self._norm_cache: tuple[Stored, float, tuple[float, float]] | None = None
 
     # What a plugin writes.
 
@@ -140,7 +142,7 @@ class LinearOperator(nn.Module):
             self._norm_cache = self._stored(), reached, bounds
         return self._norm_cache[2]
 
-    def _stored(self) -> _Stored:
+    def _stored(self) -> Stored:
         """Every part and tensor by name, the count of in-place changes and the dtype of tensors."""
         tensors = (*self.named_parameters(), *self.named_buffers())
         return {
@@ -148,7 +150,7 @@ class LinearOperator(nn.Module):
             **{name: (t, 0 if t.is_inference() else t._version, t.dtype) for name, t in tensors},
         }
 
-    def _still_stores(self, before: _Stored) -> bool:
+    def _still_stores(self, before: Stored) -> bool:
         """Whether all of `before` is as it was; what came on top since was built from it, such as a direct method."""
         now = self._stored()
         return all(

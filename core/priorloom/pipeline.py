@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from .errors import InputError
 from .functional import Functional, LeastSquares
 from .modality import Case
+from .noise import backprojected_std
 from .operator import Identity
 from .parameters import REQUIRED, Parameter, signature_parameters
 from .problem import Problem, Term
@@ -230,14 +230,12 @@ def regularised(
     return Assembly(problem, step, start, solver, parameters, certificate)
 
 
-def backprojected_noise(case: Case, probes: int = 4) -> float:
+def backprojected_noise(case: Case) -> float:
     """Standard deviation of ``A^H e`` per pixel for the case's noise e: ``sigma |A|_F / sqrt(pixels)``.
 
     It is the natural unit of a regularisation weight: ``lam = c std(A^H e)`` with a dimensionless c means the same for
     every operator, scale and noise level (for A = I and soft-thresholding c = sqrt(2 log n) is Donoho and Johnstone's
-    universal threshold). ``|A|_F`` is estimated by Hutchinson's method with a fixed seed.
+    universal threshold).
     """
     assert case.noise_std is not None, "the host fills in noise_std before a pipeline sees a case"
-    A = case.operator
-    w = A.range.random(torch.Generator().manual_seed(0), (probes,), A.device)
-    return case.noise_std * float(A.adjoint(w).abs().square().mean().sqrt())
+    return case.noise_std * backprojected_std(case.operator)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .functional import Functional, Zero
 from .operator import LinearOperator
+from .pseudo_inverse import round_trip_norm
 from .space import Space
 
 
@@ -22,10 +23,16 @@ class Term(nn.Module):
         A functional on the range of `K`.
     K
         A linear operator.
+    backprojector
+        What carries the gradient of f back in the place of the adjoint, such as a `PseudoInverse`; K^H when absent.
+        The result is then no gradient of ``f(K x)``, and theorems that need one do not apply.
     """
 
-    def __init__(self, f: Functional, K: LinearOperator) -> None:
+    def __init__(self, f: Functional, K: LinearOperator, backprojector: LinearOperator | None = None) -> None:
         super().__init__()
+        for what, given, wanted in _ends(K, backprojector):
+            if given != wanted:
+                raise InputError(f"{what} of the backprojector", expected=wanted, got=given)
         if f.space != K.range:
             raise InputError(
                 f"space of {type(f).__name__}",
@@ -34,6 +41,7 @@ class Term(nn.Module):
             )
         self.f = f
         self.K = K
+        self.backprojector = backprojector
 
     def forward(self, x: Tensor) -> Tensor:
         """``f(K x)``, one value per batch element."""
@@ -41,13 +49,26 @@ class Term(nn.Module):
         return value
 
     def gradient(self, x: Tensor) -> Tensor:
-        """``K^H grad f(K x)``."""
-        return self.K.adjoint(self.f.gradient(self.K(x)))
+        """``K^H grad f(K x)``, or what the backprojector makes of ``grad f(K x)``."""
+        return self.pull(self.f.gradient(self.K(x)))
+
+    def pull(self, z: Tensor) -> Tensor:
+        """``K^H z``, or the backprojector's image of z."""
+        return self.K.adjoint(z) if self.backprojector is None else self.backprojector(z)
 
     def lipschitz(self) -> float | None:
-        """Lipschitz constant of the gradient, ``L_f |K|^2``; None where f is not smooth."""
+        """Lipschitz constant of ``gradient``: ``L_f |K|^2``, or ``L_f |B K|`` with a backprojector B; None where f is
+        not smooth."""
         inner = self.f.gradient_lipschitz()
-        return None if inner is None else inner * self.K.norm() ** 2
+        if inner is None:
+            return None
+        return inner * (self.K.norm() ** 2 if self.backprojector is None else round_trip_norm(self.backprojector, self.K))
+
+
+def _ends(K: LinearOperator, backprojector: LinearOperator | None) -> list[tuple[str, Space, Space]]:
+    if backprojector is None:
+        return []
+    return [("domain", backprojector.domain, K.range), ("range", backprojector.range, K.domain)]
 
 
 class Problem(nn.Module):
@@ -76,6 +97,10 @@ class Problem(nn.Module):
                     expected=f"{list(domain.shape)} {domain.dtype} (the domain of {type(data.K).__name__})",
                     got=f"{list(space.shape)} {space.dtype}",
                 )
+
+    def with_prior(self, prior: Functional) -> Problem:
+        """The same problem with another functional in the prox slot."""
+        return Problem(self.data, prior, self.terms)
 
     @property
     def terms(self) -> tuple[Term, ...]:

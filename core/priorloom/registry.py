@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
     from .problem import Term
     from .space import Space
+    from .unrolled import Unrolled
 
-ComponentKind = Literal["operator", "prior", "denoiser", "pipeline", "modality", "reader"]
+ComponentKind = Literal["operator", "prior", "denoiser", "pipeline", "modality", "reader", "architecture", "model"]
 KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
 _HOOKS: dict[ComponentKind, str] = {
     "operator": "priorloom_operators",
@@ -34,8 +35,11 @@ _HOOKS: dict[ComponentKind, str] = {
     "pipeline": "priorloom_pipelines",
     "modality": "priorloom_modalities",
     "reader": "priorloom_readers",
+    "architecture": "priorloom_architectures",
+    "model": "priorloom_models",
 }
-_POSITIONAL: dict[ComponentKind, int] = {"prior": 1, "denoiser": 1}  # the space
+_POSITIONAL: dict[ComponentKind, int] = {"prior": 1, "denoiser": 1, "architecture": 1}  # the space, the operator
+_DOTTED = ("operator", "model")  # named modality.name
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,10 @@ class Registry:
             from .binding import pipeline_parameters
 
             return pipeline_parameters(self, self.pipeline(name), {})
+        if kind == "architecture":
+            from .binding import factory_parameters
+
+            return factory_parameters(self, self.factory(kind, name), f"architecture '{name}'", {})
         if kind == "reader":
             reader = self.reader(name)
             return signature_parameters(reader.read, 1, f"reader '{name}'", "input.")
@@ -198,6 +206,16 @@ class Registry:
     def denoiser(self, name: str, space: Space, **parameters: Any) -> Denoiser:
         """A denoiser on `space`."""
         made: Denoiser = self._make("denoiser", name, space, **self.bind("denoiser", name, parameters))
+        return made
+
+    def architecture(self, name: str, operator: LinearOperator, settings: Mapping[str, Any] | None = None) -> Unrolled:
+        """An untrained network for `operator`; `settings` by their dotted names, such as ``{"layers": 8}``."""
+        from .binding import bind_factory
+
+        factory = self.factory("architecture", name)
+        arguments, _ = bind_factory(self, factory, f"architecture '{name}'", settings or {})
+        with guarded(f"architecture '{name}' of plugin '{self.source('architecture', name)}'"):
+            made: Unrolled = factory(operator, **arguments)
         return made
 
     def pipeline(self, name: str) -> Pipeline:
@@ -256,11 +274,11 @@ def _checked(hook: str, kind: ComponentKind, results: Sequence[object]) -> dict[
             raise PluginError(
                 f"{hook}", expected="names with a callable or 'module:attribute'", got=f"{name!r}: {factory!r}"
             )
-        if name.count(".") != (kind == "operator") or not all(
+        if name.count(".") != (kind in _DOTTED) or not all(
             re.fullmatch(r"[\w-]+", part) for part in name.split(".")
         ):
             expected = (
-                "a name like 'modality.name'" if kind == "operator" else "a plain name (letters, digits, - and _)"
+                "a name like 'modality.name'" if kind in _DOTTED else "a plain name (letters, digits, - and _)"
             )
             raise PluginError(f"{hook}", expected=expected, got=repr(name))
         if isinstance(factory, str) and not all(factory.partition(":")):

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..constraints import Relative
 from ..errors import InputError
 from ..problem import Problem
 from ..space import Space
@@ -122,9 +123,9 @@ def unit_size(problem: Problem, slope: Tensor) -> Tensor:
     return problem.space.norm(slope) * (1 / lipschitz if lipschitz else 0.0)
 
 
-def check_positive(what: str, value: float | Tensor | None) -> None:
-    """Raise InputError unless `value` is absent, an nn.Parameter (training may move it) or positive and finite."""
-    if value is None or isinstance(value, nn.Parameter):
+def check_positive(what: str, value: float | Tensor | Relative | None) -> None:
+    """Raise InputError unless `value` is absent, learned (training may move it) or positive and finite."""
+    if value is None or isinstance(value, nn.Parameter | Relative):
         return
     number = torch.as_tensor(value).detach()
     if not bool((torch.isfinite(number) & (number > 0)).all()):
@@ -155,9 +156,18 @@ def start(problem: Problem, x0: Tensor | None) -> Tensor:
     return x0.expand(*shape, *space.shape).contiguous()
 
 
-def per_image(problem: Problem, x: Tensor, value: float | Tensor) -> Tensor:
+def at_hand(problem: Problem, value: float | Tensor | Relative | None) -> float | Tensor | None:
+    """`value` as a number on this problem: a relative one is told the Lipschitz constant of the data gradient."""
+    if not isinstance(value, Relative):
+        return value
+    # A data term that is constant (a zero operator), or not smooth, has no scale of its own.
+    number: Tensor = value(problem.data.lipschitz() or 1.0)
+    return number
+
+
+def per_image(problem: Problem, x: Tensor, value: float | Tensor | Relative) -> Tensor:
     """`value` as one real number per batch element of `x`."""
-    scalar = torch.as_tensor(value, dtype=problem.space.real_dtype, device=x.device)
+    scalar = torch.as_tensor(at_hand(problem, value), dtype=problem.space.real_dtype, device=x.device)
     batch = problem.space.batch_shape(x)
     try:
         return scalar.expand(batch)

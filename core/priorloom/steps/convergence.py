@@ -15,10 +15,12 @@ def converges(step: Step[Any] | nn.ModuleList, problem: Problem) -> bool:
 
     True when every functional is convex with an exact prox and the step's own conditions hold (``Step.is_legal``): the
     data term is smooth where the step takes its gradient, given step sizes are within the limits of the theorem, and
-    inner systems are solved exactly. False for plug-and-play, for half-quadratic splitting (which minimises another
+    inner systems are solved exactly. False for plug-and-play, for a
+    backprojector in the place of the adjoint, for half-quadratic splitting (which minimises another
     objective), and for a list of layers (which is not repeated). Norms are upper bounds in the sense of
     ``LinearOperator.norm_bounds``.
     """
     functionals = (problem.data.f, problem.prior, *(t.f for t in problem.terms))
     covered = all(f.is_convex and f.has_exact_prox for f in functionals)
-    return isinstance(step, Step) and covered and step.is_legal(problem)
+    matched = all(t.backprojector is None for t in (problem.data, *problem.terms))
+    return isinstance(step, Step) and covered and matched and step.is_legal(problem)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..constraints import Relative
 from ..lanczos import norm_interval
 from ..problem import Problem, Term
 from .base import (
     State,
     Step,
+    at_hand,
     check_positive,
     inverse_square,
     per_image,
@@ -94,7 +96,7 @@ class PDHG(Step[PrimalDual]):
         number or an nn.Parameter, fixed. Balanced automatically when absent.
     """
 
-    def __init__(self, ratio: float | Tensor | None = None) -> None:
+    def __init__(self, ratio: float | Tensor | Relative | None = None) -> None:
         super().__init__()
         check_positive("ratio of PDHG", ratio)
         self.ratio = ratio
@@ -148,7 +150,7 @@ class PDHG(Step[PrimalDual]):
 
     def is_legal(self, problem: Problem) -> bool:
         """Any positive ratio: the product of the step sizes follows from the norm."""
-        return within(self.ratio, math.inf)
+        return within(at_hand(problem, self.ratio), math.inf)
 
     def gap(self, problem: Problem, state: PrimalDual) -> Tensor | None:
         """The gap at x and the duals."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..constraints import Relative
 from ..problem import Problem
-from .base import State, Step, check_positive, per_image, refuse_terms, relative, smooth_lipschitz, start, within
+from .base import State, Step, at_hand, check_positive, per_image, refuse_terms, relative, smooth_lipschitz, start, within
 from .duality import duality_gap
 
 
@@ -22,10 +23,10 @@ class ISTA(Step[State]):
     Parameters
     ----------
     step_size
-        t, a number or an nn.Parameter; ``1 / L`` when absent.
+        t, a number, an nn.Parameter or a `StepSize`; ``1 / L`` when absent.
     """
 
-    def __init__(self, step_size: float | Tensor | None = None) -> None:
+    def __init__(self, step_size: float | Tensor | Relative | None = None) -> None:
         super().__init__()
         check_positive("step size of ISTA", step_size)
         self.step_size = step_size
@@ -44,7 +45,7 @@ class ISTA(Step[State]):
         constant = problem.data.lipschitz()
         if constant is None or problem.terms:
             return False
-        return within(self.step_size, 2 / constant if constant else math.inf, strictly=True)
+        return within(at_hand(problem, self.step_size), 2 / constant if constant else math.inf, strictly=True)
 
     def residual(self, problem: Problem, before: State, after: State) -> Tensor:
         """``|x+ - x| / |x+|``, divided by ``t L`` for a step shorter than ``1 / L``."""
@@ -75,12 +76,12 @@ class FISTA(Step[Extrapolated]):
     Parameters
     ----------
     step_size
-        s, a number or an nn.Parameter; ``1 / L`` when absent.
+        s, a number, an nn.Parameter or a `StepSize`; ``1 / L`` when absent.
     restart
         Whether to restart.
     """
 
-    def __init__(self, step_size: float | Tensor | None = None, restart: bool = True) -> None:
+    def __init__(self, step_size: float | Tensor | Relative | None = None, restart: bool = True) -> None:
         super().__init__()
         check_positive("step size of FISTA", step_size)
         self.step_size = step_size
@@ -113,7 +114,7 @@ class FISTA(Step[Extrapolated]):
         constant = problem.data.lipschitz()
         if constant is None or problem.terms:
             return False
-        return within(self.step_size, 1 / constant if constant else math.inf)
+        return within(at_hand(problem, self.step_size), 1 / constant if constant else math.inf)
 
     def residual(self, problem: Problem, before: Extrapolated, after: Extrapolated) -> Tensor:
         """``|x+ - z| / |x+|`` at the extrapolated point, divided by ``s L`` for a step shorter than ``1 / L``."""
@@ -124,7 +125,9 @@ class FISTA(Step[Extrapolated]):
         return duality_gap(problem, state.x)
 
 
-def _proximal_gradient(step: ISTA | FISTA, problem: Problem, x: Tensor, step_size: float | Tensor | None) -> Tensor:
+def _proximal_gradient(
+    step: ISTA | FISTA, problem: Problem, x: Tensor, step_size: float | Tensor | Relative | None
+) -> Tensor:
     t = per_image(problem, x, 1 / _positive_lipschitz(step, problem) if step_size is None else step_size)
     return problem.prior.prox(x - problem.space.expand(t) * problem.data.gradient(x), t)
 
@@ -134,9 +137,9 @@ def _positive_lipschitz(step: ISTA | FISTA, problem: Problem) -> float:
     return smooth_lipschitz(step, problem) or 1.0
 
 
-def _stretch(step: ISTA | FISTA, problem: Problem, step_size: float | Tensor | None) -> float | Tensor:
+def _stretch(step: ISTA | FISTA, problem: Problem, step_size: float | Tensor | Relative | None) -> float | Tensor:
     """``max(1, 1 / (t L))``: then the residual bounds that of 1 / L (Beck, First-Order Methods, theorem 10.9)."""
     if step_size is None:
         return 1.0
-    stretch: Tensor = 1 / (torch.as_tensor(step_size).detach() * _positive_lipschitz(step, problem))
+    stretch: Tensor = 1 / (torch.as_tensor(at_hand(problem, step_size)).detach() * _positive_lipschitz(step, problem))
     return stretch.clamp_min(1.0)

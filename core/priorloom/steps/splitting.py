@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..constraints import Relative
 from ..functional import Functional, LeastSquares, Zero
 from ..operator import Identity, LinearOperator
 from ..problem import Problem
@@ -17,6 +18,7 @@ from .base import (
     State,
     Step,
     apart,
+    at_hand,
     check_positive,
     inverse_square,
     per_image,
@@ -168,7 +170,7 @@ class ADMM(Step[Multipliers]):
         Solves the x-update; ExactUpdate where the operator offers it, else CGUpdate, when absent.
     """
 
-    def __init__(self, rho: float | Tensor | None = None, x_update: XUpdate | None = None) -> None:
+    def __init__(self, rho: float | Tensor | Relative | None = None, x_update: XUpdate | None = None) -> None:
         super().__init__()
         check_positive("rho of ADMM", rho)
         self.rho = rho
@@ -226,7 +228,7 @@ class ADMM(Step[Multipliers]):
 
     def is_legal(self, problem: Problem) -> bool:
         """Any positive rho, and an x-update in closed form: conjugate gradients are accurate, but not exact."""
-        if not within(self.rho, math.inf):
+        if not within(at_hand(problem, self.rho), math.inf):
             return False
         x = problem.zeros()
         splits = Splits(problem)
@@ -302,7 +304,7 @@ class HQS(Step[Penalised]):
 
     def __init__(
         self,
-        rho: float | Tensor | None = None,
+        rho: float | Tensor | Relative | None = None,
         growth: float = 1.5,
         steps: int = 16,
         x_update: XUpdate | None = None,

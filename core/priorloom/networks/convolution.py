@@ -1,0 +1,53 @@
+"""The plain block of unrolled networks: a few convolutions, the last of which starts at zero."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+class ConvolutionBlock(nn.Module):
+    """``depth`` convolutions with ReLUs between: ``[batch, inputs, rows, columns]`` to ``[batch, outputs, ...]``.
+
+    The last convolution starts at zero, so that a layer which adds the result starts as its classical step; the others
+    as He et al. (2015) for ReLUs.
+
+    Parameters
+    ----------
+    inputs, outputs, width
+        Channels in, out and between.
+    depth
+        Number of convolutions, at least 2.
+    kernel
+        Their odd side in pixels; the edge is padded with zeros.
+    zero
+        Whether the last convolution starts at zero.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, width: int = 32, depth: int = 3, kernel: int = 3, zero: bool = True
+    ) -> None:
+        super().__init__()
+        if depth < 2 or width < 1 or kernel < 1 or kernel % 2 == 0:
+            raise InputError(
+                "convolution block", expected="depth >= 2, width >= 1 and an odd kernel", got=(depth, width, kernel)
+            )
+        sizes = [inputs, *[width] * (depth - 1), outputs]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        for convolution in self.convolutions:
+            assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            nn.init.zeros_(convolution.bias)
+        if zero:
+            nn.init.zeros_(self.convolutions[-1].weight)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The result."""
+        *inner, last = self.convolutions
+        for convolution in inner:
+            x = nn.functional.relu(convolution(x))
+        result: Tensor = last(x)
+        return result

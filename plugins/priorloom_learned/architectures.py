@@ -1,0 +1,201 @@
+"""Unrolled architectures: each is a few lines on shared steps and networks, and its classical method at initialisation.
+
+Every factory takes the operator at hand (for its number type only) and returns an untrained ``Unrolled``. Common
+parameters: ``layers`` (K), ``shared`` (one set of parameters for all layers, or one each), ``width`` and ``depth`` of the
+convolution blocks, ``skip`` (the network adds to its input, which makes the new network the classical step; without it
+the network replaces its input), ``back`` (what carries the data gradient back) and ``start``.
+"""
+
+from __future__ import annotations
+
+from priorloom.constraints import StepSize
+from priorloom.networks import ConvolutionBlock, ImageNetwork, UNet
+from priorloom.networks.images import channels
+from priorloom.operator import LinearOperator
+from priorloom.pipeline import Slot
+from priorloom.space import Space
+from priorloom.steps import ISTA, State
+from priorloom.steps.learned import (
+    Layer,
+    LearnedPrimalDual,
+    LearnedWeight,
+    MoDL,
+    NetworkPrior,
+    PostProcessing,
+    VariationalNetwork,
+)
+from priorloom.unrolled import Back, Start, Unrolled, repeat
+
+WAVELET = Slot("prior", "wavelet-l1")
+
+
+def learned_ista(
+    operator: LinearOperator,
+    *,
+    layers: int = 10,
+    shared: bool = False,
+    prior: Slot = WAVELET,
+    back: Back = "adjoint",
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """ISTA with learned step sizes and thresholds (Gregor and LeCun, 2010), wavelets as the dictionary.
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    prior
+        The sparsity prior, of which every layer learns the weight.
+    back, start
+        What carries the data gradient back, and the starting image.
+    """
+    return Unrolled(
+        repeat(lambda: Layer(ISTA(StepSize()), LearnedWeight()), layers, shared=shared),
+        start=start,
+        back=back,
+        prior=lambda space: prior.build(space, lam=1.0),
+    )
+
+
+def learned_proximal_gradient(
+    operator: LinearOperator,
+    *,
+    layers: int = 5,
+    shared: bool = False,
+    width: int = 32,
+    depth: int = 3,
+    skip: bool = True,
+    back: Back = "pseudo-inverse",
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """Proximal gradient with a network as each layer's prox (Mardani et al., 2018; Adler and Oktem, 2017).
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    width, depth
+        Channels and convolutions of each network.
+    skip
+        Whether the network adds to its input or replaces it.
+    back, start
+        What carries the data gradient back, and the starting image.
+    """
+
+    def layer() -> Layer[State]:
+        return Layer(ISTA(StepSize()), NetworkPrior(_network(operator.domain, 1, 1, width, depth, skip)))
+
+    return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
+
+
+def learned_primal_dual(
+    operator: LinearOperator,
+    *,
+    layers: int = 10,
+    shared: bool = False,
+    memory: int = 4,
+    width: int = 32,
+    depth: int = 3,
+    back: Back = "adjoint",
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """Learned primal-dual (Adler and Oktem, IEEE Trans. Med. Imaging 37, 2018).
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    memory
+        Further images and dual variables that the networks keep from layer to layer.
+    width, depth
+        Channels and convolutions of each network.
+    back, start
+        What carries the dual variable back, and the starting image.
+    """
+
+    def layer() -> LearnedPrimalDual:
+        primal = _network(operator.domain, 2 + memory, 1 + memory, width, depth, skip=False)
+        dual = _network(operator.range, 2 + memory, 1 + memory, width, depth, skip=False)
+        return LearnedPrimalDual(primal, dual, memory)
+
+    return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
+
+
+def modl(
+    operator: LinearOperator,
+    *,
+    layers: int = 5,
+    shared: bool = True,
+    width: int = 48,
+    depth: int = 5,
+    rho: float = 0.1,
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """A network and data consistency by conjugate gradients in turn (MoDL; Aggarwal, Mani and Jacob, 2019).
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    width, depth
+        Channels and convolutions of each network.
+    rho
+        The first weight of the network's image against the data, in units of the operator's squared norm.
+    start
+        The starting image.
+    """
+
+    def layer() -> Layer[State]:
+        return Layer(MoDL(rho), NetworkPrior(_network(operator.domain, 1, 1, width, depth, skip=True)))
+
+    return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
+
+
+def variational_network(
+    operator: LinearOperator,
+    *,
+    layers: int = 8,
+    shared: bool = False,
+    width: int = 32,
+    depth: int = 3,
+    back: Back = "adjoint",
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """Gradient steps on the data with a network as the gradient of the regulariser (Hammernik et al., 2018).
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    width, depth
+        Channels and convolutions of each network.
+    back, start
+        What carries the data gradient back, and the starting image.
+    """
+
+    def layer() -> VariationalNetwork:
+        return VariationalNetwork(_network(operator.domain, 1, 1, width, depth, skip=False))
+
+    return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
+
+
+def unet(operator: LinearOperator, *, width: int = 16, levels: int = 3) -> Unrolled:
+    """A U-Net on the direct image: learned post-processing (Jin et al., IEEE Trans. Image Process. 26, 2017).
+
+    Parameters
+    ----------
+    width
+        Channels of the first level.
+    levels
+        How often the image is halved.
+    """
+    n = channels(1, operator.domain.is_complex)
+    network = ImageNetwork(UNet(n, n, width, levels), skip=True)
+    return Unrolled([PostProcessing(network)])
+
+
+def _network(space: Space, inputs: int, outputs: int, width: int, depth: int, skip: bool) -> ImageNetwork:
+    block = ConvolutionBlock(
+        channels(inputs, space.is_complex), channels(outputs, space.is_complex), width, depth, zero=True
+    )
+    return ImageNetwork(block, skip)
