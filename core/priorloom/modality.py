@@ -128,6 +128,60 @@ class Reader:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Examples that share one operator, normalised as cases are (``Modality.scale``).
+
+    Parameters
+    ----------
+    operator, measurement
+        A, and y ``[batch, *A.range.shape]``.
+    truth
+        x ``[batch, *A.domain.shape]``, or None where it is not known.
+    noise_std
+        Standard deviation of the noise per entry of y, ``[batch]``.
+    """
+
+    operator: LinearOperator
+    measurement: Tensor
+    truth: Tensor | None
+    noise_std: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`; the operator is moved, not copied."""
+        return Batch(
+            self.operator.to(device),
+            self.measurement.to(device),
+            None if self.truth is None else self.truth.to(device),
+            self.noise_std.to(device),
+        )
+
+
+Simulate = Callable[[Tensor, torch.Generator], Batch]
+"""From true images ``[batch, rows, columns]`` in the modality's units to a simulated, normalised batch."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How examples for learning are made of images.
+
+    Parameters
+    ----------
+    from_stored
+        ``from_stored(values, generator) -> image``: what files hold (Hounsfield units, magnitudes), real ``[rows,
+        columns]``, as an image in the modality's units; MRI draws a phase.
+    phantoms
+        ``phantom(image_shape, generator) -> image`` by name.
+    simulator
+        ``simulator(registry, operator, image_shape, *, seed, ...) -> Simulate``; `operator` is the mapping of
+        ``operator.*`` settings, and the further keyword-only arguments are the settings ``simulation.*``.
+    """
+
+    from_stored: Callable[[Tensor, torch.Generator], Tensor]
+    phantoms: Mapping[str, Callable[[tuple[int, int], torch.Generator], Tensor]]
+    simulator: Callable[..., Simulate]
+
+
+@dataclass(frozen=True)
 class Modality:
     """A kind of measurement: units, normalisation, metrics convention, default methods and cases.
 
@@ -149,6 +203,8 @@ class Modality:
         ``cases(registry, operator, *, seed, ...) -> list[Case]``: simulated cases; `operator` is the mapping of
         ``operator.*`` settings (with an optional ``name``), and the further keyword-only arguments are the settings
         ``case.*``.
+    training
+        How examples for learning are made; None where the modality offers no training.
     """
 
     name: str
@@ -160,6 +216,7 @@ class Modality:
     data_range: Callable[[Tensor], float]
     display: Callable[[Tensor], Tensor]
     cases: Callable[..., list[Case]]
+    training: Training | None = None
 
 
-__all__ = ["Case", "Modality", "Reader", "Scan"]
+__all__ = ["Batch", "Case", "Modality", "Reader", "Scan", "Simulate", "Training"]

@@ -62,7 +62,9 @@ class Term(nn.Module):
         inner = self.f.gradient_lipschitz()
         if inner is None:
             return None
-        return inner * (self.K.norm() ** 2 if self.backprojector is None else round_trip_norm(self.backprojector, self.K))
+        return inner * (
+            self.K.norm() ** 2 if self.backprojector is None else round_trip_norm(self.backprojector, self.K)
+        )
 
 
 def _ends(K: LinearOperator, backprojector: LinearOperator | None) -> list[tuple[str, Space, Space]]:

@@ -274,12 +274,8 @@ def _checked(hook: str, kind: ComponentKind, results: Sequence[object]) -> dict[
             raise PluginError(
                 f"{hook}", expected="names with a callable or 'module:attribute'", got=f"{name!r}: {factory!r}"
             )
-        if name.count(".") != (kind in _DOTTED) or not all(
-            re.fullmatch(r"[\w-]+", part) for part in name.split(".")
-        ):
-            expected = (
-                "a name like 'modality.name'" if kind in _DOTTED else "a plain name (letters, digits, - and _)"
-            )
+        if name.count(".") != (kind in _DOTTED) or not all(re.fullmatch(r"[\w-]+", part) for part in name.split(".")):
+            expected = "a name like 'modality.name'" if kind in _DOTTED else "a plain name (letters, digits, - and _)"
             raise PluginError(f"{hook}", expected=expected, got=repr(name))
         if isinstance(factory, str) and not all(factory.partition(":")):
             raise PluginError(

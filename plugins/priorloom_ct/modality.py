@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError, PluginError
-from priorloom.modality import Case, Modality
+from priorloom.modality import Case, Modality, Training
 
 from .backends import backend
 from .phantoms import foam, random_ellipses, shepp_logan
 from .simulate import MU_WATER, from_hounsfield, photon_noise
+from .training import PHANTOMS, simulator
 
 if TYPE_CHECKING:
     from priorloom.registry import Registry
@@ -32,7 +33,8 @@ CaseImage = Literal["ct-small", "foam", "shepp-logan", "ellipses"]
 def ct() -> Modality:
     """X-ray computed tomography: attenuation images in 1/mm, sinograms of line integrals."""
     return Modality(
-        "ct", "X-ray CT", "1/mm", METHODS, scale, noise_std, data_range, lambda image: image, cases
+        "ct", "X-ray CT", "1/mm", METHODS, scale, noise_std, data_range, lambda image: image, cases,
+        Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, simulator),
     )  # fmt: skip
 
 

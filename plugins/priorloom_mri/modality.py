@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
-from priorloom.modality import Case, Modality
+from priorloom.modality import Case, Modality, Training
 
 from .coils import birdcage_maps
 from .masks import MaskName, kspace_radius, make_mask, sampled_fraction
 from .noise import add_noise
 from .phantoms import phantom
+from .training import PHANTOMS, from_stored, simulator, typical_magnitude
 
 if TYPE_CHECKING:
     from priorloom.registry import Registry
@@ -29,15 +30,14 @@ VALUE_LIMIT = 2**27
 def mri() -> Modality:
     """Magnetic resonance imaging: complex images, k-space measurements, magnitudes at the edges."""
     return Modality(
-        "mri", "Cartesian MRI", "arbitrary", METHODS, scale, noise_std, data_range, torch.abs, cases
+        "mri", "Cartesian MRI", "arbitrary", METHODS, scale, noise_std, data_range, torch.abs, cases,
+        Training(from_stored, PHANTOMS, simulator),
     )  # fmt: skip
 
 
 def scale(case: Case) -> float:
     """The 99th percentile of the zero-filled magnitude: an intensity near 1 inside, whatever the scanner's unit."""
-    magnitude = case.operator.pseudo_inverse(case.measurement).abs().reshape(-1)
-    rank = math.ceil(0.99 * magnitude.numel())
-    return float(magnitude.kthvalue(rank).values) or float(magnitude.max())
+    return float(typical_magnitude(case.operator.pseudo_inverse(case.measurement)))
 
 
 def noise_std(case: Case, fraction: float = 0.1) -> float:

@@ -63,5 +63,3 @@ def _level(inputs: int, outputs: int) -> nn.Sequential:
     for a, b in ((inputs, outputs), (outputs, outputs)):
         layers += [nn.Conv2d(a, b, 3, padding=1, bias=False), nn.GroupNorm(4, b), nn.ReLU()]
     return nn.Sequential(*layers)
-
-

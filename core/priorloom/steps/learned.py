@@ -263,4 +263,3 @@ def least_squares(step: nn.Module, problem: Problem) -> LeastSquares:
     if not isinstance(f, LeastSquares):
         raise InputError(f"data term of {type(step).__name__}", expected="least squares", got=type(f).__name__)
     return f
-

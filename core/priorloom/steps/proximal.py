@@ -10,7 +10,18 @@ from torch import Tensor
 
 from ..constraints import Relative
 from ..problem import Problem
-from .base import State, Step, at_hand, check_positive, per_image, refuse_terms, relative, smooth_lipschitz, start, within
+from .base import (
+    State,
+    Step,
+    at_hand,
+    check_positive,
+    per_image,
+    refuse_terms,
+    relative,
+    smooth_lipschitz,
+    start,
+    within,
+)
 from .duality import duality_gap
 
 

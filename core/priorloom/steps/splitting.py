@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from ..constraints import Relative
+from ..errors import InputError
 from ..functional import Functional, LeastSquares, Zero
 from ..operator import Identity, LinearOperator
 from ..problem import Problem

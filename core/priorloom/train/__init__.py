@@ -1,0 +1,1 @@
+"""Training: examples, losses, and the adapter to pytorch-lightning (extra [train])."""
