@@ -81,5 +81,5 @@ def priorloom_architectures() -> Mapping[str, Factory]:  # type: ignore[empty-bo
 
 @hookspec
 def priorloom_models() -> Mapping[str, Factory]:  # type: ignore[empty-body]
-    """Trained models by ``modality.name``: ``factory() -> Path`` of a folder with one folder ``VERSION`` each, which holds
-    ``model.safetensors`` and ``card.json``."""
+    """Trained models by ``modality.name``: ``factory() -> Path`` of a folder with one folder per version in it, each of
+    which holds ``model.safetensors`` and ``card.json``."""

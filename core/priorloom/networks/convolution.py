@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -34,11 +36,10 @@ class ConvolutionBlock(nn.Module):
                 "convolution block", expected="depth >= 2, width >= 1 and an odd kernel", got=(depth, width, kernel)
             )
         sizes = [inputs, *[width] * (depth - 1), outputs]
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in zip(sizes, sizes[1:], strict=False)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(sizes))
         for convolution in self.convolutions:
-            assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+            assert isinstance(convolution, nn.Conv2d)
+            assert convolution.bias is not None
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             nn.init.zeros_(convolution.bias)
         if zero:

@@ -1,4 +1,4 @@
-"""Examples without end: batch number i is a function of the seed and i alone, so that a resumed run sees the same ones."""
+"""Examples without end: batch i is a function of the seed and of i alone, so that a resumed run sees the same ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def cropped(
     smallest
         The smallest side of the square as a fraction of the slice's shorter side; 1 takes it whole.
     augment
-        Whether to flip, turn by quarters and shift contrast by up to a tenth.
+        Whether to flip, turn by quarters and scale intensities by 0.8 to 1.25.
     """
 
     def draw(shape: tuple[int, int], generator: torch.Generator) -> Tensor:
@@ -67,7 +67,8 @@ def cropped(
             if shape[0] == shape[1]:
                 part = torch.rot90(part, int(uniform(0, 4)))
             part = part.flip(-1) if uniform(0, 1) < 0.5 else part
-        return from_stored(part.contiguous(), generator)
+        image = from_stored(part.contiguous(), generator)
+        return image * 0.8 * (1.25 / 0.8) ** uniform(0, 1) if augment else image
 
     return draw
 
