@@ -40,7 +40,7 @@ class PseudoInverse(LinearOperator):
 
 
 def round_trip_norm(backprojector: LinearOperator, operator: LinearOperator) -> float:
-    """``|B A|``, an upper bound as ``LinearOperator.norm``; that of a pseudo-inverse is kept as long as A is unchanged."""
+    """``|B A|``, an upper bound as ``LinearOperator.norm``; kept for a pseudo-inverse as long as A is unchanged."""
     if not isinstance(backprojector, PseudoInverse) or backprojector.operator is not operator:
         return (backprojector @ operator).norm()
     kept = _NORMS.get(operator)

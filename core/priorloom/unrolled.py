@@ -1,4 +1,4 @@
-"""Unrolled: K layers with parameters of their own as one reconstruction network, what training trains and files hold."""
+"""Unrolled: K layers with parameters of their own as one reconstruction network, which training trains, files hold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Start = Literal["zero", "pseudo-inverse"]
 
 
 class Unrolled(nn.Module):
-    """``(A, y, noise) -> x_K``: the problem, the starting image and K layers (Gregor and LeCun, 2010; Monga et al., 2021).
+    """``(A, y, noise) -> x_K``: the problem, the starting image and K layers (Gregor and LeCun, 2010).
 
     Images are normalised (``Modality.scale``). An architecture (hook ``priorloom_architectures``) makes one; its
     parameters do not depend on the operator, so that it runs on any operator of the same kind.

@@ -53,7 +53,9 @@ _HEAD = (
 )
 
 
-def shepp_logan(image_shape: tuple[int, int], peak: float = 2 * MU_WATER) -> Tensor:
+def shepp_logan(
+    image_shape: tuple[int, int], peak: float = 2 * MU_WATER, oversampling: int = OVERSAMPLING
+) -> Tensor:
     """The modified Shepp-Logan head, ``[rows, columns]``.
 
     Parameters
@@ -62,8 +64,44 @@ def shepp_logan(image_shape: tuple[int, int], peak: float = 2 * MU_WATER) -> Ten
         Rows and columns.
     peak
         Attenuation of the skull in 1/mm; the brain has a fifth of it.
+    oversampling
+        See `ellipses`.
     """
-    return peak * ellipses(image_shape, _HEAD)
+    return peak * ellipses(image_shape, _HEAD, oversampling)
+
+
+def adler_shepp_logan(image_shape: tuple[int, int]) -> Tensor:
+    """The head as Adler and Oktem evaluate on it: the skull is water, so 1 inside, and pixels are sampled at centres."""
+    return shepp_logan(image_shape, MU_WATER, oversampling=1)
+
+
+def adler_ellipses(image_shape: tuple[int, int], generator: torch.Generator, mean_count: int = 50) -> Tensor:
+    """Random ellipses as Adler and Oktem train on them (IEEE Trans. Med. Imaging 37, 2018, section V-A; github.com/adler-j).
+
+    Their number is Poisson distributed, centres are uniform in the square, semi-axes exponential with mean 0.2; a value
+    is a uniform number in [-0.5, 0.5] times an exponential one with mean 0.4, times water. The sum is not clipped, so it
+    has negative parts, and pixels are sampled at their centres.
+
+    Parameters
+    ----------
+    image_shape
+        Rows and columns.
+    generator
+        Source of randomness.
+    mean_count
+        Mean number of ellipses.
+    """
+    count = int(torch.poisson(torch.tensor(float(mean_count)), generator=generator))
+    u = torch.rand(count, 7, dtype=torch.float64, generator=generator).numpy()
+    values = (u[:, 0] - 0.5) * -0.4 * np.log1p(-u[:, 1])
+    # An axis of zero would divide by zero; far below a pixel it covers none.
+    axes = np.maximum(-0.2 * np.log1p(-u[:, 2:4]), 1e-6)
+    centres = 2 * u[:, 4:6] - 1
+    members = [
+        Ellipse(float(v), (float(a[0]), float(a[1])), (float(c[0]), float(c[1])), float(360 * turn))
+        for v, a, c, turn in zip(values, axes, centres, u[:, 6], strict=True)
+    ]
+    return MU_WATER * ellipses(image_shape, members, oversampling=1)
 
 
 def random_ellipses(image_shape: tuple[int, int], generator: torch.Generator, mean_count: int = 40) -> Tensor:
@@ -140,12 +178,24 @@ def foam(image_shape: tuple[int, int], generator: torch.Generator, voids: int = 
     return MU_WATER * ellipses(image_shape, [*body, *holes]).clamp_min(0)
 
 
-def ellipses(image_shape: tuple[int, int], members: Sequence[Ellipse]) -> Tensor:
-    """The sum of the ellipses' values, averaged over every pixel, ``[rows, columns]``."""
+def ellipses(
+    image_shape: tuple[int, int], members: Sequence[Ellipse], oversampling: int = OVERSAMPLING
+) -> Tensor:
+    """The sum of the ellipses' values, averaged over every pixel, ``[rows, columns]``.
+
+    Parameters
+    ----------
+    image_shape
+        Rows and columns.
+    members
+        The ellipses.
+    oversampling
+        Samples per pixel and direction; 1 samples pixels at their centres.
+    """
     rows, columns = image_shape
-    half = max(rows, columns) * OVERSAMPLING / 2
-    x = (np.arange(columns * OVERSAMPLING) + 0.5 - columns * OVERSAMPLING / 2) / half
-    y = (rows * OVERSAMPLING / 2 - np.arange(rows * OVERSAMPLING) - 0.5) / half
+    half = max(rows, columns) * oversampling / 2
+    x = (np.arange(columns * oversampling) + 0.5 - columns * oversampling / 2) / half
+    y = (rows * oversampling / 2 - np.arange(rows * oversampling) - 0.5) / half
     fine = np.zeros((y.size, x.size), np.float32)
     for e in members:
         # Only the square around it is looked at.
@@ -156,5 +206,5 @@ def ellipses(image_shape: tuple[int, int], members: Sequence[Ellipse]) -> Tensor
         c, s = math.cos(math.radians(e.angle_deg)), math.sin(math.radians(e.angle_deg))
         inside = ((dx * c + dy * s) / e.semi_axes[0]) ** 2 + ((dy * c - dx * s) / e.semi_axes[1]) ** 2 <= 1
         fine[lines, cols] += e.value * inside
-    blocks = fine.reshape(rows, OVERSAMPLING, columns, OVERSAMPLING)
+    blocks = fine.reshape(rows, oversampling, columns, oversampling)
     return torch.from_numpy(blocks.mean(axis=(1, 3), dtype=np.float64)).float()

@@ -1,8 +1,8 @@
 """Unrolled architectures: each is a few lines on shared steps and networks, and its classical method at initialisation.
 
 Every factory takes the operator at hand (for its number type only) and returns an untrained ``Unrolled``. Common
-parameters: ``layers`` (K), ``shared`` (one set of parameters for all layers, or one each), ``width`` and ``depth`` of the
-convolution blocks, ``skip`` (the network adds to its input, which makes the new network the classical step; without it
+parameters: ``layers`` (K), ``shared`` (one set of parameters for all layers, or one each), ``width`` and ``depth`` of
+the convolution blocks, ``skip`` (the network adds to its input, which makes the new network the classical step; without it
 the network replaces its input), ``back`` (what carries the data gradient back) and ``start``.
 """
 

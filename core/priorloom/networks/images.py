@@ -50,7 +50,7 @@ def from_channels(x: Tensor, like: Tensor) -> tuple[Tensor, ...]:
     """The inverse of `to_channels`, with the batch shape and dtype of `like`."""
     shape = like.shape[:-2]
     if like.is_complex():
-        parts = x.to(like.dtype.to_real()).unflatten(-3, (-1, 2)).movedim(-3, -1)
+        parts = x.to(like.dtype.to_real()).reshape(x.shape[0], -1, 2, *x.shape[-2:]).movedim(-3, -1)
         image = torch.view_as_complex(parts.contiguous())
     else:
         image = x.to(like.dtype)
