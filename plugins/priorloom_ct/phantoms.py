@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
 
+from .geometry import FloatArray
 from .simulate import MU_WATER
 
 OVERSAMPLING = 4
@@ -53,9 +55,7 @@ _HEAD = (
 )
 
 
-def shepp_logan(
-    image_shape: tuple[int, int], peak: float = 2 * MU_WATER, oversampling: int = OVERSAMPLING
-) -> Tensor:
+def shepp_logan(image_shape: tuple[int, int], peak: float = 2 * MU_WATER) -> Tensor:
     """The modified Shepp-Logan head, ``[rows, columns]``.
 
     Parameters
@@ -64,23 +64,21 @@ def shepp_logan(
         Rows and columns.
     peak
         Attenuation of the skull in 1/mm; the brain has a fifth of it.
-    oversampling
-        See `ellipses`.
     """
-    return peak * ellipses(image_shape, _HEAD, oversampling)
+    return peak * ellipses(image_shape, _HEAD)
 
 
 def adler_shepp_logan(image_shape: tuple[int, int]) -> Tensor:
-    """The head as Adler and Oktem evaluate on it: the skull is water, so 1 inside, and pixels are sampled at centres."""
-    return shepp_logan(image_shape, MU_WATER, oversampling=1)
+    """The modified Shepp-Logan head as Adler and Oktem evaluate on it: the skull is water, pixels are samples."""
+    return MU_WATER * sampled_ellipses(image_shape, _HEAD)
 
 
 def adler_ellipses(image_shape: tuple[int, int], generator: torch.Generator, mean_count: int = 50) -> Tensor:
-    """Random ellipses as Adler and Oktem train on them (IEEE Trans. Med. Imaging 37, 2018, section V-A; github.com/adler-j).
+    """Random ellipses as Adler and Oktem (IEEE Trans. Med. Imaging 37, 2018) and their published code train on them.
 
     Their number is Poisson distributed, centres are uniform in the square, semi-axes exponential with mean 0.2; a value
-    is a uniform number in [-0.5, 0.5] times an exponential one with mean 0.4, times water. The sum is not clipped, so it
-    has negative parts, and pixels are sampled at their centres.
+    is a uniform number in [-0.5, 0.5] times an exponential one with mean 0.4, times water. The sum is not clipped, so
+    it has negative parts.
 
     Parameters
     ----------
@@ -101,7 +99,7 @@ def adler_ellipses(image_shape: tuple[int, int], generator: torch.Generator, mea
         Ellipse(float(v), (float(a[0]), float(a[1])), (float(c[0]), float(c[1])), float(360 * turn))
         for v, a, c, turn in zip(values, axes, centres, u[:, 6], strict=True)
     ]
-    return MU_WATER * ellipses(image_shape, members, oversampling=1)
+    return MU_WATER * sampled_ellipses(image_shape, members)
 
 
 def random_ellipses(image_shape: tuple[int, int], generator: torch.Generator, mean_count: int = 40) -> Tensor:
@@ -178,24 +176,26 @@ def foam(image_shape: tuple[int, int], generator: torch.Generator, voids: int = 
     return MU_WATER * ellipses(image_shape, [*body, *holes]).clamp_min(0)
 
 
-def ellipses(
-    image_shape: tuple[int, int], members: Sequence[Ellipse], oversampling: int = OVERSAMPLING
-) -> Tensor:
-    """The sum of the ellipses' values, averaged over every pixel, ``[rows, columns]``.
-
-    Parameters
-    ----------
-    image_shape
-        Rows and columns.
-    members
-        The ellipses.
-    oversampling
-        Samples per pixel and direction; 1 samples pixels at their centres.
-    """
+def ellipses(image_shape: tuple[int, int], members: Sequence[Ellipse]) -> Tensor:
+    """The sum of the ellipses' values, averaged over every pixel, ``[rows, columns]``."""
     rows, columns = image_shape
-    half = max(rows, columns) * oversampling / 2
-    x = (np.arange(columns * oversampling) + 0.5 - columns * oversampling / 2) / half
-    y = (rows * oversampling / 2 - np.arange(rows * oversampling) - 0.5) / half
+    half = max(rows, columns) * OVERSAMPLING / 2
+    x = (np.arange(columns * OVERSAMPLING) + 0.5 - columns * OVERSAMPLING / 2) / half
+    y = (rows * OVERSAMPLING / 2 - np.arange(rows * OVERSAMPLING) - 0.5) / half
+    blocks = _sum_at(x, y, members).reshape(rows, OVERSAMPLING, columns, OVERSAMPLING)
+    return torch.from_numpy(blocks.mean(axis=(1, 3), dtype=np.float64)).float()
+
+
+def sampled_ellipses(image_shape: tuple[int, int], members: Sequence[Ellipse]) -> Tensor:
+    """The sum of the ellipses' values at the pixels' centres, the outermost at -1 and 1, as ODL's phantoms are made."""
+    rows, columns = image_shape
+    longer = max(rows, columns, 2) - 1
+    x, y = (np.arange(n) * 2.0 - (n - 1) for n in (columns, rows))
+    return torch.from_numpy(_sum_at(x / longer, -y / longer, members))
+
+
+def _sum_at(x: FloatArray, y: FloatArray, members: Sequence[Ellipse]) -> npt.NDArray[np.float32]:
+    """The sum of the ellipses' values at ascending x and descending y, ``[len(y), len(x)]``."""
     fine = np.zeros((y.size, x.size), np.float32)
     for e in members:
         # Only the square around it is looked at.
@@ -206,5 +206,4 @@ def ellipses(
         c, s = math.cos(math.radians(e.angle_deg)), math.sin(math.radians(e.angle_deg))
         inside = ((dx * c + dy * s) / e.semi_axes[0]) ** 2 + ((dy * c - dx * s) / e.semi_axes[1]) ** 2 <= 1
         fine[lines, cols] += e.value * inside
-    blocks = fine.reshape(rows, oversampling, columns, oversampling)
-    return torch.from_numpy(blocks.mean(axis=(1, 3), dtype=np.float64)).float()
+    return fine
