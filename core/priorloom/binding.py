@@ -6,12 +6,14 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from .errors import InputError, PluginError, did_you_mean
 from .parameters import AUTOMATIC, REQUIRED, Parameter, docstring_parameters, signature_parameters
 from .pipeline import Pipeline, Slot
 from .registry import Registry
+from .trained import ModelSlot
 
 
 def pipeline_parameters(registry: Registry, pipeline: Pipeline, settings: Mapping[str, Any]) -> tuple[Parameter, ...]:
@@ -27,6 +29,8 @@ def factory_parameters(
     for item in signature_parameters(factory, 1, owner):
         if isinstance(item.default, Slot):
             found += _slot_parameters(registry, item, settings)
+        elif isinstance(item.default, ModelSlot):
+            found += _model_parameters(item)
         elif dataclasses.is_dataclass(item.default):
             found += _group_parameters(item)
         else:
@@ -66,6 +70,8 @@ def bind_factory(
             component = inside.pop("name")
             fills = registry.factory(item.default.kind, component)
             arguments[item.name] = Slot(item.default.kind, component, inside, fills)
+        elif isinstance(item.default, ModelSlot):
+            arguments[item.name] = dataclasses.replace(item.default, registry=registry, **inside)
         elif dataclasses.is_dataclass(item.default) and not isinstance(item.default, type):
             arguments[item.name] = dataclasses.replace(item.default, **inside)
         elif item.name in flat:
@@ -82,6 +88,12 @@ def _group_parameters(item: Parameter) -> list[Parameter]:
         Parameter(f"{item.name}.{f.name}", hints[f.name], getattr(item.default, f.name), texts.get(f.name, ""))
         for f in dataclasses.fields(item.default)
     ]
+
+
+def _model_parameters(item: Parameter) -> list[Parameter]:
+    texts = docstring_parameters(inspect.cleandoc(ModelSlot.__doc__ or ""))
+    types = {"name": str, "path": Path}
+    return [Parameter(f"{item.name}.{field}", kind, AUTOMATIC, texts[field]) for field, kind in types.items()]
 
 
 def _slot_parameters(registry: Registry, item: Parameter, settings: Mapping[str, Any]) -> list[Parameter]:

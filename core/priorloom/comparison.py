@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from .modality import Case, Modality, slug
 from .pipeline import Choice, Pipeline, Result
 from .registry import Registry
 from .solve import Record, run
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ def _reconstruct(
             x0=assembly.start,
             on_record=on_record,
         )
+    for warning in assembly.warnings:
+        _LOG.warning("priorloom: %s on %s: %s", method.name, case.name, warning)
     image = solution.x * scale
     if not bool(image.isfinite().all()):
         raise DivergenceError(f"method '{method.name}' on case '{case.name}'", expected="a finite image", got="NaN")
@@ -142,11 +147,13 @@ def _reconstruct(
         criterion=solution.criterion,
         history=solution.history,
         parameters={**parameters, **assembly.parameters},
-        tuned=method.choice,
+        tuned=(method.tuned or "learned") if pipeline.kind == "learned" else method.choice,
         certificate=assembly.certificate,
         seed=seed,
         scale=scale,
         versions=versions(),
+        model=assembly.model,
+        warnings=assembly.warnings,
     )
 
 
@@ -193,7 +200,7 @@ def compare(
     unique("case", [c.name for c in cases])
     results = []
     for case in cases:
-        chosen = methods if methods is not None else registry.modality(case.modality).methods
+        chosen = methods if methods is not None else default_methods(registry, case.modality)
         named = [Method(m) if isinstance(m, str) else m for m in chosen]
         unique("method", [m.name for m in named])
         for method in named:
@@ -202,6 +209,15 @@ def compare(
             if on_result is not None:
                 on_result(case, result)
     return results
+
+
+def default_methods(registry: Registry, modality: str) -> tuple[str, ...]:
+    """What ``compare`` runs where no method is named: the modality's own, and every method that a registered model
+    ``MODALITY.METHOD`` is for."""
+    own = registry.modality(modality).methods
+    methods = registry.names("pipeline")
+    trained = (name.partition(".") for name in registry.names("model"))
+    return own + tuple(m for of, _, m in trained if of == modality and m in methods and m not in own)
 
 
 def unique(what: str, names: Sequence[str]) -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import yaml
 
 from .binding import bind, pipeline_parameters
-from .comparison import Method, unique
+from .comparison import Method, default_methods, unique
 from .errors import InputError, PluginError, did_you_mean
 from .loading import read_case
 from .modality import Case
 from .parameters import validate
 from .registry import Registry, guarded
+from .trained import ModelSlot
 
 _LOG = logging.getLogger(__name__)
 _KEYS = ("modality", "input", "operator", "case", "methods", "seed")
@@ -204,7 +205,7 @@ def make_methods(plan: Plan, registry: Registry, modalities: Sequence[str]) -> d
     for modality in modalities:
         chosen = plan.methods
         if chosen is None:
-            chosen = tuple(Method(name) for name in registry.modality(modality).methods)
+            chosen = tuple(Method(name) for name in default_methods(registry, modality))
         rows[modality] = []
         for method in chosen:
             pipeline = registry.pipeline(method.pipeline)
@@ -223,7 +224,11 @@ def make_methods(plan: Plan, registry: Registry, modalities: Sequence[str]) -> d
             shared = {k: v for k, v in plan.settings.items() if k in names and k not in mine}
             used |= set(shared)
             chosen_settings = {**method.settings, **shared, **mine}
-            bind(registry, pipeline, chosen_settings)  # every row is checked before the first one runs
+            # Every row is checked before the first one runs.
+            arguments, _ = bind(registry, pipeline, chosen_settings)
+            for slot in arguments.values():
+                if isinstance(slot, ModelSlot):
+                    slot.card(modality)
             rows[modality].append(replace(method, settings=chosen_settings))
     for method in plan.methods or ():
         if method.name not in placed:

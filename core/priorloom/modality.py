@@ -181,6 +181,13 @@ class Training:
     simulator: Callable[..., Simulate]
 
 
+def sizes(operator: LinearOperator) -> dict[str, float | str]:
+    """The sizes of the image: rows and columns, or those of each axis."""
+    shape = operator.domain.shape
+    names = ("rows", "columns") if len(shape) == 2 else tuple(f"size of axis {i}" for i in range(len(shape)))
+    return dict(zip(names, shape, strict=True))
+
+
 @dataclass(frozen=True)
 class Modality:
     """A kind of measurement: units, normalisation, metrics convention, default methods and cases.
@@ -205,6 +212,9 @@ class Modality:
         ``case.*``.
     training
         How examples for learning are made; None where the modality offers no training.
+    describe
+        ``describe(operator) -> {fact: number or text}``: what of an operator decides whether a trained model fits it
+        (views, pixel size, coils), units in the names; the sizes of its image when absent.
     """
 
     name: str
@@ -217,6 +227,7 @@ class Modality:
     display: Callable[[Tensor], Tensor]
     cases: Callable[..., list[Case]]
     training: Training | None = None
+    describe: Callable[[LinearOperator], Mapping[str, float | str]] = sizes
 
 
 __all__ = ["Batch", "Case", "Modality", "Reader", "Scan", "Simulate", "Training"]

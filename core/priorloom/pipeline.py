@@ -87,6 +87,29 @@ class Slot:
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What a trained model says of itself in a result.
+
+    Parameters
+    ----------
+    name, version
+        Such as "ct.learned-primal-dual" and "1".
+    parameters
+        How many numbers were learned.
+    data
+        What it was trained on, in one line.
+    stability
+        Its Lipschitz bound, or why there is none, in a few words.
+    """
+
+    name: str
+    version: str
+    parameters: int
+    data: str
+    stability: str
+
+
+@dataclass(frozen=True)
 class Assembly:
     """A problem with the steps that solve it.
 
@@ -102,6 +125,10 @@ class Assembly:
         Parameters that were chosen automatically, by their dotted names.
     certificate
         "certified" (a convergence theorem applies), "empirical" (observed only) or "none".
+    model
+        The trained model whose layers the steps are.
+    warnings
+        Why the result may be worse than the method is known for, one sentence each.
     """
 
     problem: Problem
@@ -110,6 +137,8 @@ class Assembly:
     solver: Solver = Solver()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     certificate: Certificate = "none"
+    model: Learned | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +151,8 @@ class Pipeline:
         What the tables show; the summary is the objective and the algorithm in one line.
     assemble
         ``assemble(case, *, ...) -> Assembly``. The case is normalised and has a noise_std. Its keyword-only arguments
-        are the method's parameters: numbers, a Solver (``solver.*``) and Slots (``prior.*``, ``denoiser.*``).
+        are the method's parameters: numbers, a Solver (``solver.*``), Slots (``prior.*``, ``denoiser.*``) and a
+        ``trained.ModelSlot`` (``model.*``).
     modalities
         Where it applies; empty for everywhere.
     """
@@ -154,6 +184,10 @@ class Result:
         How the parameters were chosen: "default", "given" (by the user), "tuned", "oracle" or "learned".
     certificate, seed, scale, versions
         Convergence certificate, the run's seed, the normalisation that was undone, and what computed.
+    model
+        The trained model that made it, or None.
+    warnings
+        Why it may be worse than the method is known for, one sentence each.
     """
 
     method: str
@@ -176,6 +210,8 @@ class Result:
     seed: int
     scale: float
     versions: Mapping[str, str]
+    model: Learned | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def least_squares(case: Case) -> Term:

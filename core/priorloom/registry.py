@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import pluggy
@@ -217,6 +218,12 @@ class Registry:
         with guarded(f"architecture '{name}' of plugin '{self.source('architecture', name)}'"):
             made: Unrolled = factory(operator, **arguments)
         return made
+
+    def model(self, name: str) -> Path:
+        """The folder of the newest version of a trained model, with ``model.safetensors`` and ``card.json``."""
+        from .models import newest_version
+
+        return newest_version(Path(self._make("model", name)))
 
     def pipeline(self, name: str) -> Pipeline:
         """A reconstruction method."""
