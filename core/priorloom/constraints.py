@@ -16,6 +16,8 @@ from .errors import InputError
 
 MARGIN = 1e-3
 """A step size keeps this fraction of ``2 / L`` away from both ends, so that rounding cannot carry it there."""
+LEAST = 1e-4
+"""What is divided by stays above this fraction of its initial value."""
 
 
 class Relative(nn.Module):
@@ -24,8 +26,8 @@ class Relative(nn.Module):
     So it stays legal when the operator at inference is not that of training. Steps take it wherever they take a number.
     """
 
-    def forward(self, lipschitz: float) -> Tensor:
-        """The number for a data gradient with this Lipschitz constant."""
+    def forward(self, lipschitz: float | Tensor) -> Tensor:
+        """The number for a gradient with this Lipschitz constant, or one number per batch element."""
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
 
@@ -47,43 +49,48 @@ class StepSize(Relative):
         share = (initial - MARGIN) / (1 - 2 * MARGIN)
         self.free = nn.Parameter(torch.tensor(math.log(share / (1 - share))))
 
-    def forward(self, lipschitz: float) -> Tensor:
+    def forward(self, lipschitz: float | Tensor) -> Tensor:
         """t."""
         fraction: Tensor = MARGIN + (1 - 2 * MARGIN) * torch.sigmoid(self.free)
         return fraction * (2 / lipschitz)
 
 
 class Penalty(Relative):
-    """A penalty in ``[0, inf)`` in units of L: ``rho = L p`` with a learned p, see `Positive`."""
+    """A penalty in units of L: ``rho = L p`` with a learned ``p > 0``, see `Positive`; its reciprocal is finite."""
 
     def __init__(self, initial: float = 1.0) -> None:
         super().__init__()
-        self.factor = Positive(initial)
+        self.factor = Positive(initial, LEAST)
 
-    def forward(self, lipschitz: float) -> Tensor:
+    def forward(self, lipschitz: float | Tensor) -> Tensor:
         """rho."""
         factor: Tensor = self.factor()
         return lipschitz * factor
 
 
 class Positive(nn.Module):
-    """A number in ``[0, inf)``: ``initial softplus(w) / log 2``, which is `initial` at w = 0; it grows linearly with w,
-    so that no finite w overflows.
+    """A number in ``[0, inf)``: ``initial (m + (1 - m) softplus(w) / log 2)``, which is `initial` at w = 0; it grows
+    linearly with w, so that no finite w overflows.
 
     Parameters
     ----------
     initial
         The first value, positive.
+    least
+        m, the lower end in units of `initial`; above 0 where the number is divided by.
     """
 
-    def __init__(self, initial: float = 1.0) -> None:
+    def __init__(self, initial: float = 1.0, least: float = 0.0) -> None:
         super().__init__()
         if not 0 < initial < math.inf:
             raise InputError("initial value of a learned weight", expected="a positive number", got=initial)
+        if not 0 <= least < 1:
+            raise InputError("least value of a learned weight", expected="a fraction of the initial one", got=least)
         self.initial = initial
+        self.least = least
         self.free = nn.Parameter(torch.zeros(()))
 
     def forward(self) -> Tensor:
         """The number."""
-        value: Tensor = softplus(self.free) * (self.initial / math.log(2))
-        return value
+        share: Tensor = self.least + softplus(self.free) * ((1 - self.least) / math.log(2))
+        return self.initial * share

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
 from .functional import Functional, LeastSquares, Weighted
 from .noise import backprojected_std
 from .operator import LinearOperator
@@ -81,7 +82,9 @@ class Unrolled(nn.Module):
 
 
 def repeat(make: Callable[[], Step[Any]], layers: int, *, shared: bool = False) -> list[Step[Any]]:
-    """`layers` steps with parameters of their own, or one step as often (`shared`)."""
+    """`layers` steps with parameters of their own, or one step as often (`shared`); raises InputError for none."""
+    if layers < 1:
+        raise InputError("layers of an unrolled network", expected="at least 1", got=layers)
     if shared:
         return [make()] * layers
     return [make() for _ in range(layers)]

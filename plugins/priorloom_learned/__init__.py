@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 from priorloom.hooks import Factory, hookimpl
 
@@ -11,10 +13,41 @@ from priorloom.hooks import Factory, hookimpl
 def priorloom_architectures() -> Mapping[str, Factory]:
     """Unrolled networks."""
     return {
+        "learned-admm": "priorloom_learned.architectures:learned_admm",
+        "learned-admm-exact": "priorloom_learned.architectures:learned_admm_exact",
+        "learned-admm-network": "priorloom_learned.architectures:learned_admm_network",
         "learned-ista": "priorloom_learned.architectures:learned_ista",
         "learned-primal-dual": "priorloom_learned.architectures:learned_primal_dual",
         "learned-proximal-gradient": "priorloom_learned.architectures:learned_proximal_gradient",
+        "lista": "priorloom_learned.lista:lista",
+        "lista-cp": "priorloom_learned.lista:lista_cp",
+        "lista-cpss": "priorloom_learned.lista:lista_cpss",
+        "lista-tied": "priorloom_learned.lista:lista_tied",
         "modl": "priorloom_learned.architectures:modl",
+        "nonexpansive-proximal-gradient": "priorloom_learned.architectures:nonexpansive_proximal_gradient",
         "unet": "priorloom_learned.architectures:unet",
         "variational-network": "priorloom_learned.architectures:variational_network",
     }
+
+
+@hookimpl
+def priorloom_pipelines() -> Mapping[str, Factory]:
+    """Methods that run trained models."""
+    return {
+        "fbp-unet": "priorloom_learned.pipelines:fbp_unet",
+        "learned": "priorloom_learned.pipelines:learned",
+        "learned-ista": "priorloom_learned.pipelines:learned_ista",
+        "learned-primal-dual": "priorloom_learned.pipelines:learned_primal_dual",
+        "learned-proximal-gradient": "priorloom_learned.pipelines:learned_proximal_gradient",
+        "modl": "priorloom_learned.pipelines:modl",
+        "variational-network": "priorloom_learned.pipelines:variational_network",
+        "zero-filled-unet": "priorloom_learned.pipelines:zero_filled_unet",
+    }
+
+
+@hookimpl
+def priorloom_models() -> Mapping[str, Factory]:
+    """The shipped weights: the folders ``models/MODALITY.METHOD``."""
+    folder = Path(__file__).parent / "models"
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and "." in p.name) if folder.is_dir() else []
+    return {p.name: partial(Path, p) for p in found}

@@ -2,19 +2,22 @@
 
 Every factory takes the operator at hand (for its number type only) and returns an untrained ``Unrolled``. Common
 parameters: ``layers`` (K), ``shared`` (one set of parameters for all layers, or one each), ``width`` and ``depth`` of
-the convolution blocks, ``skip`` (the network adds to its input, which makes the new network the classical step; without it
-the network replaces its input), ``back`` (what carries the data gradient back) and ``start``.
+the convolution blocks, ``skip`` (the network adds to its input, which makes the new network the classical step; without
+it the network replaces its input), ``back`` (what carries the data gradient back) and ``start``.
 """
 
 from __future__ import annotations
 
-from priorloom.constraints import StepSize
-from priorloom.networks import ConvolutionBlock, ImageNetwork, UNet
+from collections.abc import Callable
+from functools import partial
+
+from priorloom.constraints import Penalty, StepSize
+from priorloom.networks import Averaged, ConvolutionBlock, ImageNetwork, NonexpansiveBlock, UNet
 from priorloom.networks.images import channels
 from priorloom.operator import LinearOperator
 from priorloom.pipeline import Slot
 from priorloom.space import Space
-from priorloom.steps import ISTA, State
+from priorloom.steps import ADMM, ISTA, CGUpdate, ExactUpdate, NetworkUpdate, State, XUpdate
 from priorloom.steps.learned import (
     Layer,
     LearnedPrimalDual,
@@ -24,6 +27,7 @@ from priorloom.steps.learned import (
     PostProcessing,
     VariationalNetwork,
 )
+from priorloom.steps.splitting import Multipliers
 from priorloom.unrolled import Back, Start, Unrolled, repeat
 
 WAVELET = Slot("prior", "wavelet-l1")
@@ -84,6 +88,38 @@ def learned_proximal_gradient(
 
     def layer() -> Layer[State]:
         return Layer(ISTA(StepSize()), NetworkPrior(_network(operator.domain, 1, 1, width, depth, skip)))
+
+    return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
+
+
+def nonexpansive_proximal_gradient(
+    operator: LinearOperator,
+    *,
+    layers: int = 5,
+    shared: bool = False,
+    width: int = 32,
+    depth: int = 3,
+    back: Back = "adjoint",
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """Learned proximal gradient whose networks are averaged operators: no layer ever carries two images further apart.
+
+    With the adjoint's gradient the whole network has the Lipschitz constant 1, on every operator and image size.
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    width, depth
+        Channels (an even number) and convolutions of each network.
+    back, start
+        What carries the data gradient back, and the starting image.
+    """
+    n = channels(1, operator.domain.is_complex)
+
+    def layer() -> Layer[State]:
+        network = ImageNetwork(Averaged(NonexpansiveBlock(n, n, width, depth)))
+        return Layer(ISTA(StepSize()), NetworkPrior(network))
 
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
 
@@ -151,6 +187,112 @@ def modl(
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
 
 
+def learned_admm(
+    operator: LinearOperator,
+    *,
+    layers: int = 5,
+    shared: bool = False,
+    width: int = 32,
+    depth: int = 3,
+    skip: bool = True,
+    rho: float = 0.1,
+    budget: int = 4,
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """ADMM with a network as each layer's prox (ADMM-Net; Yang et al., 2016), its x-update by conjugate gradients.
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    width, depth
+        Channels and convolutions of each network.
+    skip
+        Whether the network adds to its input or replaces it.
+    rho
+        The first penalty, in units of the operator's squared norm.
+    budget
+        Iterations of conjugate gradients in each layer.
+    start
+        The starting image.
+    """
+    network = partial(_network, operator.domain, 1, 1, width, depth, skip)
+    return _admm(layers, shared, rho, network, lambda: CGUpdate(1e-3, budget), start)
+
+
+def learned_admm_exact(
+    operator: LinearOperator,
+    *,
+    layers: int = 5,
+    shared: bool = False,
+    width: int = 32,
+    depth: int = 3,
+    skip: bool = True,
+    rho: float = 0.1,
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """Learned ADMM with the x-update in closed form, for operators that have one (``LinearOperator.solve_normal``).
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    width, depth
+        Channels and convolutions of each network.
+    skip
+        Whether the network adds to its input or replaces it.
+    rho
+        The first penalty, in units of the operator's squared norm.
+    start
+        The starting image.
+    """
+    network = partial(_network, operator.domain, 1, 1, width, depth, skip)
+    return _admm(layers, shared, rho, network, ExactUpdate, start)
+
+
+def learned_admm_network(
+    operator: LinearOperator,
+    *,
+    layers: int = 5,
+    shared: bool = False,
+    width: int = 32,
+    depth: int = 3,
+    skip: bool = True,
+    rho: float = 0.1,
+    inner: int = 1,
+    inner_width: int = 16,
+    inner_depth: int = 2,
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """Learned ADMM with a network that replaces the solve of the x-update, trained end to end.
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    width, depth
+        Channels and convolutions of each network.
+    skip
+        Whether the network of the prox adds to its input or replaces it.
+    rho
+        The first penalty, in units of the operator's squared norm.
+    inner
+        Learned steps on the system in each layer, a network each.
+    inner_width, inner_depth
+        Channels and convolutions of the networks that solve.
+    start
+        The starting image.
+    """
+
+    def x_update() -> NetworkUpdate:
+        return NetworkUpdate(
+            [_network(operator.domain, 3, 1, inner_width, inner_depth, skip=False) for _ in range(inner)]
+        )
+
+    network = partial(_network, operator.domain, 1, 1, width, depth, skip)
+    return _admm(layers, shared, rho, network, x_update, start)
+
+
 def variational_network(
     operator: LinearOperator,
     *,
@@ -192,6 +334,20 @@ def unet(operator: LinearOperator, *, width: int = 16, levels: int = 3) -> Unrol
     n = channels(1, operator.domain.is_complex)
     network = ImageNetwork(UNet(n, n, width, levels), skip=True)
     return Unrolled([PostProcessing(network)])
+
+
+def _admm(
+    layers: int,
+    shared: bool,
+    rho: float,
+    network: Callable[[], ImageNetwork],
+    x_update: Callable[[], XUpdate],
+    start: Start,
+) -> Unrolled:
+    def layer() -> Layer[Multipliers]:
+        return Layer(ADMM(Penalty(rho), x_update()), NetworkPrior(network()))
+
+    return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
 
 
 def _network(space: Space, inputs: int, outputs: int, width: int, depth: int, skip: bool) -> ImageNetwork:

@@ -2,6 +2,7 @@
 
 from .convolution import ConvolutionBlock
 from .images import ImageNetwork
+from .spectral import Averaged, NonexpansiveBlock
 from .unet import UNet
 
-__all__ = ["ConvolutionBlock", "ImageNetwork", "UNet"]
+__all__ = ["Averaged", "ConvolutionBlock", "ImageNetwork", "NonexpansiveBlock", "UNet"]

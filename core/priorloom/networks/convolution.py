@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .spectral import convolution_bound
 
 
 class ConvolutionBlock(nn.Module):
@@ -52,3 +55,9 @@ class ConvolutionBlock(nn.Module):
             x = nn.functional.relu(convolution(x))
         result: Tensor = last(x)
         return result
+
+    def lipschitz(self) -> float:
+        """The product of the bounds of the convolutions; a ReLU has 1."""
+        with torch.no_grad():
+            kernels = [c.weight for c in self.convolutions if isinstance(c, nn.Conv2d)]
+            return math.prod(float(convolution_bound(kernel)) for kernel in kernels)

@@ -32,6 +32,12 @@ class ImageNetwork(nn.Module):
         made = from_channels(result, images[0])
         return tuple(a + b for a, b in zip(images, made, strict=False)) if self.skip else made
 
+    def lipschitz(self) -> float | None:
+        """The bound of the network, and 1 more with a skip; None where it states none. The channels are an isometry."""
+        stated = getattr(self.network, "lipschitz", None)
+        bound = stated() if callable(stated) else None
+        return None if bound is None else float(bound) + self.skip
+
 
 def channels(images: int, is_complex: bool) -> int:
     """How many channels so many images take."""

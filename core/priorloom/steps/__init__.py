@@ -8,7 +8,7 @@ from .least_squares import CG, LSQR
 from .primal_dual import PDHG
 from .proximal import FISTA, ISTA
 from .splitting import ADMM, HQS
-from .x_update import CGUpdate, ExactUpdate, NormalSystem, XUpdate
+from .x_update import CGUpdate, ExactUpdate, NetworkUpdate, NormalSystem, XUpdate
 
 __all__ = [
     "ADMM",
@@ -21,6 +21,7 @@ __all__ = [
     "PDHG",
     "CGUpdate",
     "ExactUpdate",
+    "NetworkUpdate",
     "NormalSystem",
     "State",
     "Step",

@@ -106,6 +106,15 @@ def refuse_terms(step: Step[Any], problem: Problem) -> None:
         )  # fmt: skip
 
 
+def refuse_backprojector(step: Step[Any], problem: Problem) -> None:
+    """Raise InputError when a term of `problem` has a backprojector, which a `step` that needs K^H would not see."""
+    if any(term.backprojector is not None for term in (problem.data, *problem.terms)):
+        raise InputError(
+            f"{type(step).__name__}", expected="the adjoint to carry the data gradient back", got="a backprojector",
+            cure="choose back: adjoint, or a step that takes the gradient of the data term, such as ISTA",
+        )  # fmt: skip
+
+
 def smooth_lipschitz(step: Step[Any], problem: Problem) -> float:
     """Lipschitz constant of the data gradient; raises InputError when the data term is not smooth."""
     constant = problem.data.lipschitz()

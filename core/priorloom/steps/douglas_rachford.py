@@ -12,7 +12,18 @@ from ..errors import InputError
 from ..functional import LeastSquares
 from ..operator import Identity
 from ..problem import Problem
-from .base import State, Step, apart, check_positive, per_image, refuse_terms, start, unit_size, within
+from .base import (
+    State,
+    Step,
+    apart,
+    check_positive,
+    per_image,
+    refuse_backprojector,
+    refuse_terms,
+    start,
+    unit_size,
+    within,
+)
 from .duality import duality_gap
 from .x_update import AutomaticUpdate, NormalSystem, XUpdate, is_exact
 
@@ -50,6 +61,7 @@ class DRS(Step[Reflected]):
     def init(self, problem: Problem, x0: Tensor | None = None) -> Reflected:
         """Start at `x0`."""
         refuse_terms(self, problem)
+        refuse_backprojector(self, problem)
         data = problem.data
         x = start(problem, x0)
         if isinstance(data.f, LeastSquares):

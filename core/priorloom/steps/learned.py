@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..constraints import Penalty, Positive, StepSize
+from ..constraints import LEAST, Penalty, Positive, StepSize
 from ..errors import InputError
 from ..functional import Functional, LeastSquares, Weighted
 from ..operator import Identity
 from ..problem import Problem
 from ..space import Space
-from .base import S, State, Step, per_image, refuse_terms, start
+from .base import S, State, Step, per_image, refuse_backprojector, refuse_terms, start
 from .x_update import CGUpdate, NormalSystem, XUpdate
 
 
@@ -167,6 +167,7 @@ class MoDL(Step[State]):
     def init(self, problem: Problem, x0: Tensor | None = None) -> State:
         """Start at `x0`."""
         refuse_terms(self, problem)
+        refuse_backprojector(self, problem)
         least_squares(self, problem)
         return State(start(problem, x0))
 
@@ -224,7 +225,7 @@ class LearnedPrimalDual(Step[Memory]):
 
     def __init__(self, primal: nn.Module, dual: nn.Module, memory: int) -> None:
         super().__init__()
-        self.ratio = Positive()
+        self.ratio = Positive(least=LEAST)
         self.primal = primal
         self.dual = dual
         self.memory = memory

@@ -12,7 +12,19 @@ from ..errors import InputError
 from ..functional import LeastSquares, Zero
 from ..problem import Problem
 from ..space import Space
-from .base import State, Step, check_positive, per_image, refuse_terms, relative, safe_divide, safe_sqrt, start, total
+from .base import (
+    State,
+    Step,
+    check_positive,
+    per_image,
+    refuse_backprojector,
+    refuse_terms,
+    relative,
+    safe_divide,
+    safe_sqrt,
+    start,
+    total,
+)
 from .duality import duality_gap
 from .x_update import Search
 
@@ -253,6 +265,7 @@ def _rule(discrepancy: float | None) -> str:
 
 
 def _least_squares(step: Step[Any], problem: Problem) -> LeastSquares:
+    refuse_backprojector(step, problem)
     f = problem.data.f
     if not isinstance(f, LeastSquares):
         raise InputError(

@@ -19,6 +19,7 @@ from .base import (
     check_positive,
     inverse_square,
     per_image,
+    refuse_backprojector,
     root_sum_square,
     safe_divide,
     start,
@@ -103,6 +104,7 @@ class PDHG(Step[PrimalDual]):
 
     def init(self, problem: Problem, x0: Tensor | None = None) -> PrimalDual:
         """Start at `x0` with zero duals, and a ratio that makes tau a gradient step of the data term."""
+        refuse_backprojector(self, problem)
         x = start(problem, x0)
         blocks = _blocks(problem)
         weights = tuple(inverse_square(t.K.norm()) for t in blocks)

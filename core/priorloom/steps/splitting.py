@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from .base import (
     check_positive,
     inverse_square,
     per_image,
+    refuse_backprojector,
     root_sum_square,
     safe_divide,
     start,
@@ -98,11 +100,12 @@ class Splits:
         sizes = [smooth, *(rho * norm(force) for force in forces)]
         return safe_divide(rho * norm(defect), torch.stack(sizes).amax(0))
 
-    def begin(self, name: str, x: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
+    def begin(self, step: Step[Any], x: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
         """``z = K x``, its pull, and ``A^H y`` of a kept data term; raises InputError where nothing is split off."""
+        refuse_backprojector(step, self.problem)
         if not self.terms:
             raise InputError(
-                name, expected="a prior or an operator term besides the data term", got="none",
+                type(step).__name__, expected="a prior or an operator term besides the data term", got="none",
                 cure="use CG or LSQR for plain least squares",
             )  # fmt: skip
         f = self.problem.data.f
@@ -179,7 +182,7 @@ class ADMM(Step[Multipliers]):
     def init(self, problem: Problem, x0: Tensor | None = None) -> Multipliers:
         """Start at `x0` with ``z = K x`` and zero duals."""
         x = start(problem, x0)
-        z, pull_z, back = Splits(problem).begin("ADMM", x)
+        z, pull_z, back = Splits(problem).begin(self, x)
         u = tuple(torch.zeros_like(part) for part in z)
         one = per_image(problem, x, 1.0)
         rho = one * 0.1 * (problem.data.lipschitz() or 10.0)
@@ -323,7 +326,7 @@ class HQS(Step[Penalised]):
     def init(self, problem: Problem, x0: Tensor | None = None) -> Penalised:
         """Start at `x0` with ``z = K x``."""
         x = start(problem, x0)
-        _, pull, back = Splits(problem).begin("HQS", x)
+        _, pull, back = Splits(problem).begin(self, x)
         return Penalised(x, x, pull, back, unit_size(problem, back), per_image(problem, x, 1.0), 0)
 
     def forward(self, problem: Problem, state: Penalised) -> Penalised:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ..constraints import StepSize
 from ..errors import InputError
 from ..operator import Identity, LinearOperator
 from ..space import Space
@@ -41,6 +42,10 @@ class NormalSystem:
     def apply(self, x: Tensor) -> Tensor:
         """``(sum_i w_i K_i^H K_i) x``."""
         return total([self.space.expand(w) * k.normal(x) for w, k in zip(self.weights, self.operators, strict=True)])
+
+    def lipschitz(self) -> Tensor:
+        """``sum_i w_i |K_i|^2 >= |sum_i w_i K_i^H K_i|``, one number per batch element."""
+        return total([w * k.norm() ** 2 for w, k in zip(self.weights, self.operators, strict=True)])
 
 
 XUpdate = Callable[[NormalSystem], Tensor]
@@ -131,6 +136,39 @@ class AutomaticUpdate(nn.Module):
         x = solve_exactly(system)
         solution: Tensor = self.otherwise(system) if x is None else x
         return solution
+
+
+class NetworkUpdate(nn.Module):
+    """Gradient steps on the system, each corrected by a network: a learned solver in the place of the solve.
+
+    ``r = b - H x``, ``x+ = x + t r + N(x, t r, b / L)`` with H the system's matrix, ``L >= |H|`` and a learned t in
+    ``(0, 2 / L)``, from the warm start; Landweber's iteration on the system where every network adds zero. The network
+    sees the image, the step, and the right-hand side in the units of an image, so that it knows neither operator nor
+    penalty. One ``A^H A`` per network.
+
+    Parameters
+    ----------
+    networks
+        One for each step, from three images to one correction; see ``priorloom.networks.ImageNetwork``.
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not networks:
+            raise InputError("networks of an x-update", expected="at least one", got="none")
+        self.networks = nn.ModuleList(networks)
+        self.step_sizes = nn.ModuleList(StepSize() for _ in networks)
+
+    def forward(self, system: NormalSystem) -> Tensor:
+        """What the networks make of the warm start."""
+        space, lipschitz = system.space, system.lipschitz()
+        b = system.b / space.expand(lipschitz)
+        x = system.x
+        for network, step_size in zip(self.networks, self.step_sizes, strict=True):
+            step = space.expand(step_size(lipschitz)) * (system.b - system.apply(x))
+            (correction,) = network(x, step, b)
+            x = x + step + correction
+        return x
 
 
 def is_exact(x_update: XUpdate, system: NormalSystem) -> bool:
