@@ -1,0 +1,34 @@
+"""Small problems on which networks are diagnosed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from priorloom.modality import Batch
+from priorloom.registry import Registry
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return Registry.discover()
+
+
+@pytest.fixture(scope="session")
+def ct(registry: Registry) -> Batch:
+    """Two phantoms of 24 x 24 pixels in 12 views."""
+    training = registry.modality("ct").training
+    assert training is not None
+    generator = torch.Generator().manual_seed(0)
+    images = torch.stack([training.phantoms[name]((24, 24), generator) for name in ("foam", "ellipses")])
+    return training.simulator(registry, {"views": 12}, (24, 24), seed=0)(images, generator)
+
+
+@pytest.fixture(scope="session")
+def mri(registry: Registry) -> Batch:
+    """One phantom of 12 x 12 pixels, two coils: complex."""
+    training = registry.modality("mri").training
+    assert training is not None
+    generator = torch.Generator().manual_seed(0)
+    images = training.phantoms["shepp-logan"]((12, 12), generator)[None]
+    return training.simulator(registry, {}, (12, 12), seed=0, coils=2, operators=1)(images, generator)
