@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 components = typer.Typer(help="What is installed: operators, priors, denoisers, pipelines, modalities, readers.")
 app.add_typer(components, name="components")
+diagnose = typer.Typer(help="Evidence about networks: error split, gradient flow, learned schedule.")
+app.add_typer(diagnose, name="diagnose")
 
 Modality = Annotated[str | None, typer.Option("--modality", "-m", help="ct, mri or a plugin's.")]
 Set = Annotated[
@@ -86,6 +88,29 @@ def reconstruct(
 
     plan = override(Plan(modality=modality, input=input, seed=seed or 0), set or [])
     run_reconstruction(plan, method, Registry.discover(), out, device)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A YAML file; see docs/training.md.")],
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="KEY=VALUE with the config's keys, e.g. optimiser.learning_rate=0.0005."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("priorloom-train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    budget: Annotated[str | None, typer.Option("--budget", help="Stop after e.g. 20m, 90s or 1h30m.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Decides the first weights and every batch.")] = None,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Train a network; write checkpoints, the log, the loss curve and the model with its card."""
+    from priorloom.train.config import load
+
+    from .train import run_training
+
+    assignments = [*(set or []), *([] if seed is None else [f"seed={seed}"])]
+    run_training(load(config, assignments), Registry.discover(), out, resume=resume, budget=budget, device=device)
 
 
 @components.command("list")
@@ -168,10 +193,30 @@ def check(
     run_check(Registry.discover(), name, kind, set or [])
 
 
+@diagnose.command("unrolled")
+def diagnose_unrolled(
+    model: Annotated[str, typer.Argument(help="A registered model, e.g. ct.learned-primal-dual, or its folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of diagnose.json and the pictures.")] = Path(
+        "priorloom-diagnose"
+    ),
+    cases: Annotated[int, typer.Option("--cases", help="How many simulated cases.")] = 1,
+    set: Set = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seeds noise, phantoms and masks; recorded.")] = 0,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Measure a trained unrolled network: error split and crossover, gradient flow, learned schedule."""
+    from .diagnose import run_unrolled
+
+    run_unrolled(
+        model, Registry.discover(), out, count=cases, settings=set or [], seed=seed, device=device, command=_command()
+    )
+
+
 def main() -> None:
     """Entry point: one line and exit 2 for the user's mistakes, 1 for anything else; a traceback only with --debug."""
     arguments = sys.argv[1:]
-    if arguments in ([], ["components"]):
+    if arguments in ([], ["components"], ["diagnose"]):
         arguments = [*arguments, "--help"]
     debug = "--debug" in arguments or os.environ.get("PRIORLOOM_DEBUG") == "1"
     try:
