@@ -145,6 +145,8 @@ class Facts:
         "ct.learned-primal-dual", "1", "ct"; the name begins with the modality.
     architecture, scope, learning, metrics, certificate
         See the parts.
+    safeguarded
+        Whether it runs with the safeguard (`steps.safeguard`): for models that were trained on the objective.
     """
 
     name: ModelName
@@ -155,6 +157,7 @@ class Facts:
     learning: Learning
     metrics: tuple[Metric, ...]
     certificate: Stability
+    safeguarded: bool = False
 
     def __post_init__(self) -> None:
         if self.name.partition(".")[0] != self.modality:

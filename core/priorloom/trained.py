@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from .card import Card, outside, read_card
 from .errors import InputError
-from .models import load_card
+from .models import load_card, newest_version
 from .pipeline import Assembly, Learned
+from .steps.safeguard import safeguarded
 
 if TYPE_CHECKING:
     from .modality import Case
@@ -71,6 +72,8 @@ class ModelSlot:
         folder, card = self.card(case.modality)
         A, y = case.operator, case.measurement
         network = load_card(folder, card, self.registry, A)
+        if card.safeguarded:
+            network = safeguarded(network)
         described = self.registry.modality(case.modality).describe(A)
         return Assembly(
             network.problem(A, y, case.noise_std),
@@ -85,8 +88,6 @@ class ModelSlot:
         return self.name or f"{modality}.{self.method}"
 
     def _folder(self, modality: str) -> Path:
-        from .models import newest_version
-
         assert self.registry is not None, "a ModelSlot is bound by the registry before it is used"
         if self.path is not None:
             if self.name is not None:
