@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -12,9 +14,12 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError, PluginError
-from priorloom.modality import Case, Modality, Training
+from priorloom.modality import Case, Modality, Training, sizes, slug
+from priorloom.operator import LinearOperator
+from priorloom.stored import stored_slice
 
 from .backends import backend
+from .operators import RayTransform
 from .phantoms import foam, random_ellipses, shepp_logan
 from .simulate import MU_WATER, from_hounsfield, photon_noise
 from .training import PHANTOMS, simulator
@@ -34,7 +39,7 @@ def ct() -> Modality:
     """X-ray computed tomography: attenuation images in 1/mm, sinograms of line integrals."""
     return Modality(
         "ct", "X-ray CT", "1/mm", METHODS, scale, noise_std, data_range, lambda image: image, cases,
-        Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, simulator),
+        Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, simulator), describe,
     )  # fmt: skip
 
 
@@ -67,6 +72,30 @@ def data_range(truth: Tensor) -> float:
     return float(truth.max() - truth.min())
 
 
+def describe(operator: LinearOperator) -> dict[str, float | str]:
+    """The geometry: views, the arc between the first and the last (and one step more), beam, detector, pixels."""
+    facts = sizes(operator)
+    if not isinstance(operator, RayTransform):
+        return facts
+    geometry = operator.geometry
+    angles = np.sort(geometry.angles_deg)
+    step = float(np.median(np.diff(angles))) if len(angles) > 1 else 0.0
+    facts |= {
+        "views": geometry.views,
+        "arc [deg]": round(float(angles[-1] - angles[0]) + step, 6),
+        "beam": "parallel" if geometry.is_parallel else "fan",
+        "pixel size [mm]": round(geometry.pixel_size, 6),
+        "detectors": geometry.detectors,
+        "detector pitch [mm]": round(geometry.detector_pitch, 6),
+    }
+    if not geometry.is_parallel:
+        facts |= {
+            "source to axis [mm]": geometry.source_to_axis,
+            "axis to detector [mm]": geometry.axis_to_detector,
+        }
+    return facts
+
+
 def ct_small() -> tuple[Tensor, float]:
     """The CT slice that pydicom ships as test data, in 1/mm ``[128, 128]``, and its pixel size in mm."""
     files = backend("pydicom.data", "the slice CT_small.dcm")
@@ -84,10 +113,12 @@ def cases(
     *,
     seed: int,
     photons: float = 1e5,
-    images: tuple[CaseImage, ...] = ("ct-small", "foam"),
+    images: tuple[CaseImage, ...] | None = None,
+    files: tuple[Path, ...] = (),
     image_shape: tuple[int, int] = (128, 128),
+    pixel_size: float | None = None,
 ) -> list[Case]:
-    """Simulated low-dose, few-view scans of a real slice and of phantoms.
+    """Simulated low-dose, few-view scans of a real slice, of phantoms and of slices from files.
 
     The measurement is the operator on the pixel image plus photon noise. For the real slice that is all there is, as
     its truth is pixels; phantoms are area averages on the same grid. The metadata say so.
@@ -104,26 +135,39 @@ def cases(
     photons
         Photons per detector element without an object.
     images
-        Which images: the slice CT_small.dcm of the pydicom package, and phantoms.
+        Which images: the slice CT_small.dcm of the pydicom package, and phantoms. Absent, ct-small and foam unless
+        there are files.
+    files
+        Slices in Hounsfield units: DICOM, NIfTI, NRRD or .npy; the middle one of a file that holds several.
     image_shape
-        Rows and columns of the phantoms; their longer side is 128 mm.
+        Rows and columns of the phantoms. The middle of a larger slice from a file is averaged over areas to it.
+    pixel_size
+        Side of a pixel of the image as it is scanned, in mm. Absent, that of the slice ct-small, 128 mm over the longer
+        side for phantoms, and 1 for files.
     """
     settings = dict(operator)
     name = str(settings.pop("name", "ct.parallel2d"))
     if "angles_deg" not in settings:
         settings.setdefault("views", 60)
     made = []
-    if not images:
+    named: tuple[CaseImage, ...] = () if files else ("ct-small", "foam")
+    if images is not None:
+        named = images
+    if not named and not files:
         raise InputError("case.images", expected=f"names from {', '.join(_IMAGES)}", got="none")
     if not 0 < math.prod(image_shape) <= PIXEL_LIMIT:
         raise InputError("case.image_shape", expected=f"1 to {PIXEL_LIMIT} pixels", got=image_shape)
-    for image in images:
+    for image in named:
         if image not in _IMAGES:
             raise InputError("case.images", expected=f"names from {', '.join(_IMAGES)}", got=image)
+    draws = {image: _IMAGES[image] for image in named} | {slug(file.stem): partial(_file, file) for file in files}
+    if len(draws) < len(named) + len(files):
+        raise InputError("case.images and case.files", expected="different names", got="two that are the same")
+    for case_name, draw in draws.items():
         # The stream of an image depends on its name, not on its place in the list.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {image}".encode()))
-        truth, pixel_size, source = _IMAGES[image](image_shape, generator)
-        grid = {"image_shape": tuple(truth.shape), "pixel_size": pixel_size}
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {case_name}".encode()))
+        truth, own_size, source = draw(image_shape, generator)
+        grid = {"image_shape": tuple(truth.shape), "pixel_size": own_size if pixel_size is None else pixel_size}
         A = registry.operator(name, **{**grid, **settings})
         if tuple(A.domain.shape) != tuple(truth.shape):
             raise InputError(
@@ -135,16 +179,20 @@ def cases(
             "source": source,
             "simulation": "the same operator on the pixel image, then Poisson counts",
             "operator": name,
-            "views": A.range.shape[0],
             "photons per element": photons,
-            "pixel size [mm]": round(pixel_size, 6),
+            **{fact: value for fact, value in describe(A).items() if fact not in ("rows", "columns")},
         }
-        made.append(Case(image, "ct", A, y, truth, std, facts))
+        made.append(Case(case_name, "ct", A, y, truth, std, facts))
     return made
 
 
 def _slice(image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, float, str]:
     return *ct_small(), "CT_small.dcm, a real slice shipped with pydicom; negative attenuation clipped"
+
+
+def _file(path: Path, image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, float, str]:
+    hu, source = stored_slice(path, image_shape)
+    return from_hounsfield(hu), 1.0, f"{source}; Hounsfield units, negative attenuation clipped"
 
 
 def _phantom(what: str, draw: Callable[[tuple[int, int], torch.Generator], Tensor]) -> Callable[..., Any]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
-from priorloom.modality import Case, Modality, Training
+from priorloom.modality import Case, Modality, Training, sizes, slug
+from priorloom.operator import LinearOperator
+from priorloom.stored import stored_slice
 
 from .coils import birdcage_maps
 from .masks import MaskName, kspace_radius, make_mask, sampled_fraction
 from .noise import add_noise
+from .operators import Fourier2D, Sense2D
 from .phantoms import phantom
 from .training import PHANTOMS, from_stored, simulator, typical_magnitude
 
@@ -31,7 +36,7 @@ def mri() -> Modality:
     """Magnetic resonance imaging: complex images, k-space measurements, magnitudes at the edges."""
     return Modality(
         "mri", "Cartesian MRI", "arbitrary", METHODS, scale, noise_std, data_range, torch.abs, cases,
-        Training(from_stored, PHANTOMS, simulator),
+        Training(from_stored, PHANTOMS, simulator), describe,
     )  # fmt: skip
 
 
@@ -64,6 +69,21 @@ def data_range(truth: Tensor) -> float:
     return float(truth.max())
 
 
+def describe(operator: LinearOperator) -> dict[str, float | str]:
+    """Coils, and what the mask samples: "lines", "points" or "everything", and the achieved acceleration."""
+    facts = sizes(operator)
+    if not isinstance(operator, Sense2D | Fourier2D):
+        return facts
+    mask = operator.mask
+    whole_lines = bool((mask == mask[:1]).all() or (mask == mask[:, :1]).all())
+    facts |= {
+        "coils": operator.range.shape[0] if isinstance(operator, Sense2D) else 1,
+        "sampling": "everything" if bool(mask.all()) else "lines" if whole_lines else "points",
+        "achieved acceleration": round(1 / sampled_fraction(mask), 3),
+    }
+    return facts
+
+
 def cases(
     registry: Registry,
     operator: Mapping[str, Any],
@@ -73,9 +93,10 @@ def cases(
     mask: MaskName = "variable-density",
     coils: int = 8,
     noise: float = 0.005,
+    files: tuple[Path, ...] = (),
     image_shape: tuple[int, int] = (128, 128),
 ) -> list[Case]:
-    """A Shepp-Logan head with smooth phase, measured by birdcage coils through a random mask.
+    """A Shepp-Logan head or magnitudes from files, with a smooth phase, measured by birdcage coils and random masks.
 
     Parameters
     ----------
@@ -93,8 +114,11 @@ def cases(
         Number of receive coils (one for mri.fourier2d).
     noise
         Standard deviation of the k-space noise relative to the brightest pixel.
+    files
+        Magnitude images in the place of the phantom: DICOM, NIfTI, NRRD or .npy; the middle slice of a file that holds
+        several. The brightest pixel becomes 1.
     image_shape
-        (rows, columns).
+        (rows, columns) of the phantom. The middle of a larger slice from a file is averaged over areas to it.
     """
     settings = dict(operator)
     name = str(settings.pop("name", "mri.sense2d"))
@@ -103,27 +127,39 @@ def cases(
     if not 0 < math.prod(image_shape) * max(coils, 1) <= VALUE_LIMIT:
         raise InputError("case.image_shape times case.coils", expected=f"1 to {VALUE_LIMIT} values",
                          got=f"{image_shape} x {coils}")  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
-    truth = phantom(image_shape, generator)
-    lines = make_mask(mask, image_shape, acceleration=acceleration, generator=generator)
-    if name == "mri.fourier2d":
-        coils = 1
-        made: dict[str, Any] = {"image_shape": image_shape}
-    else:
-        made = {"maps": birdcage_maps(coils, image_shape)}
-    A = registry.operator(name, **{**made, "mask": lines, **settings})
-    if A.domain.shape != truth.shape:
-        raise InputError(f"image of operator '{name}'", expected=list(truth.shape), got=list(A.domain.shape),
-                         cure="set case.image_shape")  # fmt: skip
-    y = add_noise(A(truth), noise, generator, lines)
-    fraction = sampled_fraction(lines)
-    facts = {
-        "source": "Shepp-Logan phantom with smooth phase",
-        "mask": mask,
-        "nominal acceleration": acceleration,
-        "sampled fraction": round(fraction, 4),
-        "achieved acceleration": round(1 / fraction, 3),
-        "coils": coils,
-        "noise": noise,
-    }
-    return [Case("phantom", "mri", A, y, truth, noise if noise > 0 else None, facts)]
+    made: list[Case] = []
+    for path in files or (None,):
+        case_name = "phantom" if path is None else slug(path.stem)
+        # The stream of a file depends on its name, not on its place in the list.
+        stream = seed if path is None else zlib.crc32(f"{seed} {case_name}".encode())
+        generator = torch.Generator().manual_seed(stream)
+        truth, source = _truth(path, image_shape, generator)
+        shape = (truth.shape[0], truth.shape[1])
+        lines = make_mask(mask, shape, acceleration=acceleration, generator=generator)
+        given: dict[str, Any] = {"image_shape": shape}
+        if name != "mri.fourier2d":
+            given = {"maps": birdcage_maps(coils, shape)}
+        A = registry.operator(name, **{**given, "mask": lines, **settings})
+        if A.domain.shape != truth.shape:
+            raise InputError(f"image of operator '{name}'", expected=list(shape), got=list(A.domain.shape),
+                             cure="set case.image_shape")  # fmt: skip
+        y = add_noise(A(truth), noise, generator, lines)
+        facts = {
+            "source": source,
+            "mask": mask,
+            "nominal acceleration": acceleration,
+            "sampled fraction": round(sampled_fraction(lines), 4),
+            **{fact: value for fact, value in describe(A).items() if fact not in ("rows", "columns")},
+            "noise": noise,
+        }
+        made.append(Case(case_name, "mri", A, y, truth, noise if noise > 0 else None, facts))
+    return made
+
+
+def _truth(path: Path | None, image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, str]:
+    if path is None:
+        return phantom(image_shape, generator), "Shepp-Logan phantom with smooth phase"
+    magnitude, source = stored_slice(path, image_shape)
+    if not bool(magnitude.max() > 0):
+        raise InputError(f"magnitudes of {path.name}", expected="positive values", got="none")
+    return from_stored(magnitude / magnitude.max(), generator), f"{source}; magnitude with a smooth phase"
