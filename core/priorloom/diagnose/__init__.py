@@ -1,0 +1,1 @@
+"""Diagnosis of reconstruction: what an unrolled network does to the error, layer by layer."""
