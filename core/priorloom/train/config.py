@@ -34,6 +34,9 @@ class Source:
         A measured scan in the place of images, read by the modality's readers; see ``input``.
     input
         The reader's options for `scan`.
+    rescale
+        ``(slope, intercept)`` applied to what the files hold, for images of another kind: a magnitude image scaled to
+        Hounsfield units is a shape to learn from, if not a CT.
     smallest
         The smallest random square as a fraction of the slice's shorter side.
     augment
@@ -49,6 +52,7 @@ class Source:
     phantom: str | None = None
     scan: str | None = None
     input: dict[str, Any] = field(default_factory=dict)
+    rescale: tuple[float, float] = (1.0, 0.0)
     smallest: float = 0.5
     augment: bool | None = None
     weight: float = 1.0
@@ -60,6 +64,9 @@ class Source:
         if len(given) != 1:
             got = " and ".join(given) or "none of them"
             raise InputError(f"subject '{self.subject}'", expected="one of files, phantom and scan", got=got)
+        if not all(math.isfinite(v) for v in self.rescale) or self.rescale[0] == 0:
+            raise InputError(f"rescale of subject '{self.subject}'", expected="a finite slope and intercept, the slope"
+                             " not zero", got=self.rescale)  # fmt: skip
         if not 0 < self.smallest <= 1:
             raise InputError(f"smallest of subject '{self.subject}'", expected="a number in (0, 1]", got=self.smallest)
         if not 0 < self.weight < math.inf:

@@ -117,7 +117,8 @@ def _subject(plan: TrainingPlan, training: Training, source: Source, augment: bo
             cure = did_you_mean(source.phantom, training.phantoms)
             raise InputError(f"unknown phantom '{source.phantom}' of subject '{source.subject}'", cure=cure)
         return Subject(source.subject, draw, source.weight)
-    slices = read_slices(Path(plan.data_root) / str(source.files))
+    slope, intercept = source.rescale
+    slices = [slope * s + intercept for s in read_slices(Path(plan.data_root) / str(source.files))]
     return Subject(source.subject, cropped(slices, training.from_stored, source.smallest, augment), source.weight)
 
 
