@@ -2,7 +2,8 @@
 
 Every mask fully samples a centre: ``round(center_fraction n)`` of the n lines, as fastMRI places them, or a block of
 that fraction along both axes. ``center_fraction`` is 0.32 / R when absent, fastMRI's choice for R = 4 and 8. The masks
-of fastMRI hit the acceleration on average only; the others sample exactly ``round(n / R)`` of the n positions.
+of fastMRI hit the acceleration on average only, and the grid counts without its centre; the others sample exactly
+``round(n / R)`` of the n positions.
 :func:`sampled_fraction` tells what was achieved.
 """
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from priorloom.errors import InputError, did_you_mean
 
 Array = np.ndarray[Any, Any]
-MaskName = Literal["random", "equispaced", "exact", "variable-density", "poisson-disc"]
+MaskName = Literal["random", "equispaced", "exact", "variable-density", "poisson-disc", "grid"]
 
 
 def sampled_fraction(mask: Tensor) -> float:
@@ -42,6 +43,8 @@ def make_mask(
             return variable_density((columns,), acceleration=acceleration, generator=generator)
         case "poisson-disc":
             return poisson_disc((rows, columns), acceleration=acceleration, generator=generator)
+        case "grid":
+            return grid_points((rows, columns), acceleration=acceleration, generator=generator)
     raise InputError(f"unknown mask '{name}'", cure=did_you_mean(str(name), get_args(MaskName)))
 
 
@@ -155,6 +158,25 @@ def poisson_disc(
         points = _throw(shape, order.numpy(), small * growth)
     kept = torch.randperm(len(points), generator=generator)[:wanted]
     mask.view(-1)[torch.from_numpy(points)[kept]] = True
+    return mask
+
+
+def grid_points(
+    shape: tuple[int, int], *, acceleration: float, center_fraction: float | None = None, generator: torch.Generator
+) -> Tensor:
+    """Every p-th row and q-th column from a random offset, with p and q alike and ``p q`` about R, and the centre.
+
+    The regular pattern of 2D SENSE with autocalibration, such as 2 x 2 for R = 4; the centre comes on top of ``n / R``.
+
+    References
+    ----------
+    Weiger, Pruessmann and Boesiger. 2D SENSE for faster 3D MRI. MAGMA 14, 2002.
+    """
+    mask = _centre(shape, acceleration, center_fraction)
+    p = max(1, round(math.sqrt(acceleration)))
+    q = max(1, round(acceleration / p))
+    top, left = (int(torch.randint(step, (), generator=generator)) for step in (p, q))
+    mask[top::p, left::q] = True
     return mask
 
 

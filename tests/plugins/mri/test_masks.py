@@ -11,6 +11,7 @@ import torch
 from priorloom.errors import InputError
 from priorloom_mri.masks import (
     equispaced_lines,
+    grid_points,
     kspace_radius,
     make_mask,
     poisson_disc,
@@ -107,7 +108,7 @@ def test_poisson_disc_samples_its_centre() -> None:
     assert int(mask.sum()) == round(64 * 64 / 6)
 
 
-@pytest.mark.parametrize("name", ["random", "equispaced", "exact", "variable-density", "poisson-disc"])
+@pytest.mark.parametrize("name", ["random", "equispaced", "exact", "variable-density", "poisson-disc", "grid"])
 def test_one_seed_one_mask(name: str) -> None:
     def draw(seed: int) -> torch.Tensor:
         return make_mask(name, (40, 64), acceleration=4.0, generator=seeded(seed))  # type: ignore[arg-type]
@@ -121,7 +122,7 @@ def test_one_seed_one_mask(name: str) -> None:
 
 
 def test_full_sampling() -> None:
-    for name in ("random", "equispaced", "exact", "variable-density", "poisson-disc"):
+    for name in ("random", "equispaced", "exact", "variable-density", "poisson-disc", "grid"):
         assert sampled_fraction(make_mask(name, (32, 32), acceleration=1.0, generator=seeded(0))) == 1  # type: ignore[arg-type]
 
 
@@ -142,3 +143,14 @@ def test_bad_parameters() -> None:
         poisson_disc((16, 16), acceleration=4.0, slope=math.nan, generator=seeded(0))
     with pytest.raises(InputError, match=r"unknown mask 'poison-disc'; did you mean 'poisson-disc'\?"):
         make_mask("poison-disc", (16, 16), acceleration=4.0, generator=seeded(0))  # type: ignore[arg-type]
+
+
+def test_grid_samples_every_second_row_and_column_and_the_centre() -> None:
+    mask = grid_points((40, 30), acceleration=4.0, center_fraction=0.1, generator=torch.Generator().manual_seed(0))
+    outside = mask.clone()
+    outside[18:22, 13:17] = False  # the centre block and a pixel around it
+    rows, columns = outside.any(1).nonzero().ravel(), outside.any(0).nonzero().ravel()
+    assert set(rows.diff().tolist()) == {2}
+    assert set(columns.diff().tolist()) == {2}
+    assert mask[18:22, 14:17].all()
+    assert float(mask.double().mean()) == pytest.approx(0.25, abs=0.02)

@@ -98,7 +98,7 @@ def test_default_case(registry: Registry) -> None:
     assert not torch.equal(case.measurement, other.measurement)
 
 
-@pytest.mark.parametrize("mask", ["random", "equispaced", "exact", "poisson-disc"])
+@pytest.mark.parametrize("mask", ["random", "equispaced", "exact", "poisson-disc", "grid"])
 @pytest.mark.parametrize("name", ["mri.fourier2d", "mri.sense2d"])
 def test_cases_for_every_mask_and_operator(registry: Registry, name: str, mask: str) -> None:
     settings = {"acceleration": 3.0, "mask": mask, "image_shape": (48, 40), "coils": 5, "noise": 0.0}
