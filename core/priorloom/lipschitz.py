@@ -128,7 +128,11 @@ def gradient_step_bound(step_size: float | Tensor | Relative | None, problem: Pr
     if constant is None:
         return f"{type(problem.data.f).__name__} is not smooth"
     given = at_hand(problem, step_size)
-    t = (1 / constant if constant else 1.0) if given is None else float(torch.as_tensor(given).detach().max())
+    t = (
+        (1 / constant if constant else 1.0)
+        if given is None
+        else float(torch.as_tensor(given, dtype=torch.float64).detach().max())
+    )
     backprojector = problem.data.backprojector
     if backprojector is None:
         return max(1.0, t * constant - 1) if problem.data.f.is_convex else "the data term is not convex"

@@ -208,10 +208,10 @@ class LearnedPrimalDual(Step[Memory]):
 
         r  = B x' - y / |A|
         p+ = prox_{s F*}(p + s B x') + G_0(p, r, h)        h+ = h + G_1..(p, r, h)
-        x+ = prox_{g / s}(x - B^H p+ / s) + L_0(x, B^H p+, m)   m+ = m + L_1..(x, B^H p+, m)
+        x+ = prox_{g / (s L)}(x - B^H p+ / s) + L_0(x, B^H p+, m)   m+ = m + L_1..(x, B^H p+, m)
         x' = 2 x+ - x
 
-    with the prox of ``F = 0.5 |. - y / |A||^2``. Networks that add zero leave PDHG with step sizes ``1 / s`` and s.
+    with the prox of ``F = 0.5 |. - y / |A||^2`` and the Lipschitz constant L of the data gradient. Networks that add zero leave PDHG with step sizes ``1 / s`` and s.
     The paper's networks replace the proximal maps altogether; here they start from them, and see the residual r instead
     of ``B x'`` and y apart, which low precision could not subtract.
 
@@ -241,9 +241,10 @@ class LearnedPrimalDual(Step[Memory]):
     def forward(self, problem: Problem, state: Memory) -> Memory:
         """The dual step, the primal step, the extrapolation."""
         A, f = problem.data.K, least_squares(self, problem)
-        norm = A.norm()
+        norm = A.norm() or 1.0  # a zero operator says nothing
         # |B^H B| = 1 for the scaled pair, also where the backprojector is not the adjoint.
-        back = norm / (problem.data.lipschitz() or 1.0)
+        lipschitz = problem.data.lipschitz() or 1.0
+        back = norm / lipschitz
         s = self.ratio()
         r = (A(state.extrapolated) - f.y) / norm
         p = (state.p + s * r) / (1 + s)
@@ -251,7 +252,7 @@ class LearnedPrimalDual(Step[Memory]):
         p = p + change
         measurements = tuple(a + b for a, b in zip(state.measurements, memory, strict=True))
         force = back * problem.data.pull(p)
-        x = problem.prior.prox(state.x - force / s, per_image(problem, state.x, 1 / s))
+        x = problem.prior.prox(state.x - force / s, per_image(problem, state.x, 1 / (s * lipschitz)))
         change, *memory = self.primal(x, force, *state.images)
         x = x + change
         images = tuple(a + b for a, b in zip(state.images, memory, strict=True))
