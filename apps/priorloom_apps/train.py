@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def parse_budget(text: str) -> float:
 @contextmanager
 def progress(steps: int) -> Iterator[Callable[[Point], None]]:
     """A progress bar on a terminal, plain lines in a log; told of every point of the training log."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("LOCAL_RANK", "0") == "0":
         columns = (
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TimeRemainingColumn(),

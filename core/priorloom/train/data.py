@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from ..errors import InputError
 from ..modality import Batch, Simulate
 
+_TRIES = 100
 Draw = Callable[[tuple[int, int], torch.Generator], Tensor]
 """One random true image of a shape, in the modality's units."""
 
@@ -56,10 +57,13 @@ def cropped(
         def uniform(low: float, high: float) -> float:
             return low + (high - low) * float(torch.rand((), generator=generator))
 
-        values = slices[int(torch.randint(len(slices), (), generator=generator))]
-        side = round(min(values.shape) * (uniform(smallest, 1.0) if augment else 1.0))
-        top, left = (int(uniform(0, n - side + 0.999)) if augment else (n - side) // 2 for n in values.shape)
-        part = values[top : top + side, left : left + side]
+        for _ in range(_TRIES):
+            values = slices[int(torch.randint(len(slices), (), generator=generator))]
+            side = round(min(values.shape) * (uniform(smallest, 1.0) if augment else 1.0))
+            top, left = (int(uniform(0, n - side + 0.999)) if augment else (n - side) // 2 for n in values.shape)
+            part = values[top : top + side, left : left + side]
+            if part.min() < part.max():  # a corner with nothing in it teaches nothing, and has no scale
+                break
         part = interpolate(part[None, None].float(), size=shape, mode="area" if side >= max(shape) else "bilinear")[
             0, 0
         ]

@@ -9,7 +9,7 @@ import torch
 from ..metrics import metrics
 from ..modality import Batch, Modality
 from ..unrolled import Unrolled
-from .losses import Loss, reconstruct
+from .losses import Loss, Supervised, reconstruct, truth_of
 
 
 def evaluate(
@@ -34,11 +34,15 @@ def evaluate(
     with torch.no_grad():
         for number, batch in enumerate(batches):
             batch = batch.to(device)
-            losses.append(float(loss(model, batch, torch.Generator().manual_seed(number))))
-            if batch.truth is None:
+            image = reconstruct(model, batch) if batch.truth is not None else None
+            if isinstance(loss, Supervised) and image is not None:
+                losses.append(float(loss.compare(image, truth_of(batch))))
+            else:
+                losses.append(float(loss(model, batch, torch.Generator().manual_seed(number))))
+            if image is None:
                 continue
-            images, truths = modality.display(reconstruct(model, batch)), modality.display(batch.truth)
-            for image, truth in zip(images, truths, strict=True):
+            shown, truths = modality.display(image), modality.display(truth_of(batch))
+            for image, truth in zip(shown, truths, strict=True):
                 span = modality.data_range(truth)
                 if span > 0:
                     found.append(metrics(image.float(), truth, span))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import signal
+import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -113,15 +115,14 @@ def fit(model: Unrolled, run: Run, progress: Progress, device: str = "cpu", devi
     DivergenceError
         A loss or a gradient that is not finite; the last checkpoint is kept.
     KeyboardInterrupt
-        After the checkpoint has been written.
+        After Ctrl-C, when the step is done and the checkpoint written.
     """
     if progress.weights:
         model.load_state_dict(progress.weights)
     accelerator, chosen = _devices(device, devices)
     module = _Module(model, run, progress)
     several = not isinstance(chosen, list) and chosen > 1
-    interrupt = signal.getsignal(signal.SIGINT)
-    with _quiet(), torch.random.fork_rng():
+    with _quiet(), _ctrl_c(module), torch.random.fork_rng():
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=chosen,
@@ -136,14 +137,12 @@ def fit(model: Unrolled, run: Run, progress: Progress, device: str = "cpu", devi
         )
         try:
             trainer.fit(module, train_dataloaders=_Numbered(run, progress.step, trainer))
-        except SystemExit as stopped:  # what it makes of Ctrl-C
-            if not module.interrupted:
-                raise
-            raise KeyboardInterrupt from stopped
         finally:
-            if module.interrupted:
-                signal.signal(signal.SIGINT, interrupt)
             model.to("cpu")
+        if not trainer.is_global_zero:  # a helper process of a distributed run: the first one writes the model
+            sys.exit(0)
+    if module.interrupted:
+        raise KeyboardInterrupt
 
 
 class _Numbered(Sized):
@@ -247,14 +246,11 @@ class _Module(pl.LightningModule):
         if figures is not None or done or progress.step % run.log_every == 0:
             self._tell(figures)
         stale = run.patience is not None and progress.worse >= run.patience
-        if figures is not None or done or progress.step % run.checkpoint_every == 0:
+        stop = done or stale or self.interrupted
+        if figures is not None or stop or progress.step % run.checkpoint_every == 0:
             self._save()
-        if done or stale:
+        if stop:
             self.trainer.should_stop = True
-
-    def on_exception(self, exception: BaseException) -> None:
-        if isinstance(exception, KeyboardInterrupt):
-            self.interrupted = True
 
     # What is ours.
 
@@ -388,6 +384,25 @@ def _tensorboard(run: Run) -> Any:
         return TensorBoardLogger(run.folder, name="tensorboard", version="")
     except ImportError as error:
         raise InputError("tensorboard: true needs the package tensorboard", cure="pip install tensorboard") from error
+
+
+@contextmanager
+def _ctrl_c(module: _Module) -> Iterator[None]:
+    """Ctrl-C ends the training after the step at hand; a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number: int, frame: Any) -> None:
+        module.interrupted = True
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

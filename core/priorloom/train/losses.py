@@ -60,12 +60,14 @@ class Supervised:
 
     def __call__(self, model: Unrolled, batch: Batch, generator: torch.Generator) -> Tensor:
         """The loss against the truth."""
-        image = reconstruct(model, batch)
-        with torch.autocast(image.device.type, enabled=False):
-            return self.compare(image, truth_of(batch))
+        return self.compare(reconstruct(model, batch), truth_of(batch))
 
     def compare(self, image: Tensor, truth: Tensor) -> Tensor:
         """The loss of an image against the truth."""
+        with torch.autocast(image.device.type, enabled=False):
+            return self._compare(image, truth)
+
+    def _compare(self, image: Tensor, truth: Tensor) -> Tensor:
         difference = image - truth
         total = image.real.new_zeros(())
         if self.mse:
