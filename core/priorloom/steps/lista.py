@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from ..constraints import Positive, StepSize
 from ..dense import DenseOperator
@@ -24,8 +25,8 @@ class FilterAndInhibition(nn.Module):
 
     def __init__(self, A: DenseOperator) -> None:
         super().__init__()
-        filters = A.matrix.T * _inverse_lipschitz(A)
-        self.W = nn.Parameter(filters.clone())
+        filters = (A.matrix.T * _inverse_lipschitz(A)).contiguous()
+        self.W = nn.Parameter(filters)
         self.S = nn.Parameter(torch.eye(A.domain.size, dtype=filters.dtype) - filters @ A.matrix)
 
 
@@ -34,7 +35,7 @@ class CoupledMatrix(nn.Module):
 
     def __init__(self, A: DenseOperator) -> None:
         super().__init__()
-        self.W = nn.Parameter(A.matrix.clone())
+        self.W = nn.Parameter(A.matrix.clone(memory_format=torch.contiguous_format))
 
 
 class LISTA(Step[State]):
@@ -111,7 +112,7 @@ class CoupledLISTA(Step[State]):
 
 def soft_threshold(x: Tensor, threshold: Tensor) -> Tensor:
     """``sign(x) max(|x| - theta, 0)`` for real x; differentiable in theta too."""
-    return x - torch.minimum(torch.maximum(x, -threshold), threshold)
+    return relu(x - threshold) - relu(-x - threshold)
 
 
 def select_support(x: Tensor, threshold: Tensor, trusted: int) -> Tensor:
