@@ -8,7 +8,7 @@ adjoint's gradient it does not depend on it, as steps in ``(0, 2 / L)`` never ex
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .constraints import Relative
 from .errors import InputError
-from .functional import Functional
+from .functional import Functional, LeastSquares
 from .operator import Identity
 from .problem import Problem
 from .steps.base import Step, at_hand, per_image
@@ -56,7 +56,7 @@ def lipschitz(step: Step[Any] | nn.Module, problem: Problem) -> float | None:
     return found if isinstance(found, float) else None
 
 
-def certificate(layers: Sequence[nn.Module], problem: Problem) -> LipschitzBound:
+def certificate(layers: Iterable[nn.Module], problem: Problem) -> LipschitzBound:
     """The bounds of the layers of an unrolled network, and their product.
 
     Parameters
@@ -128,15 +128,14 @@ def gradient_step_bound(step_size: float | Tensor | Relative | None, problem: Pr
     if constant is None:
         return f"{type(problem.data.f).__name__} is not smooth"
     given = at_hand(problem, step_size)
-    t = (
-        (1 / constant if constant else 1.0)
-        if given is None
-        else float(torch.as_tensor(given, dtype=torch.float64).detach().max())
-    )
+    if given is None:
+        t = 1 / constant if constant else 1.0
+    else:
+        t = float(torch.as_tensor(given, dtype=torch.float64).detach().max())
     backprojector = problem.data.backprojector
     if backprojector is None:
         return max(1.0, t * constant - 1) if problem.data.f.is_convex else "the data term is not convex"
-    if not problem.data.f.is_quadratic or problem.data.f.gradient_lipschitz() != 1.0:
+    if not isinstance(problem.data.f, LeastSquares):
         return "the data term with a backprojector is not least squares"
     return (Identity(problem.space) - t * (backprojector @ problem.data.K)).norm()
 

@@ -208,12 +208,12 @@ class LearnedPrimalDual(Step[Memory]):
 
         r  = B x' - y / |A|
         p+ = prox_{s F*}(p + s B x') + G_0(p, r, h)        h+ = h + G_1..(p, r, h)
-        x+ = prox_{g / (s L)}(x - B^H p+ / s) + L_0(x, B^H p+, m)   m+ = m + L_1..(x, B^H p+, m)
+        x+ = prox_{g / (c s)}(x - B^H p+ / s) + L_0(x, B^H p+, m)   m+ = m + L_1..(x, B^H p+, m)
         x' = 2 x+ - x
 
-    with the prox of ``F = 0.5 |. - y / |A||^2`` and the Lipschitz constant L of the data gradient. Networks that add zero leave PDHG with step sizes ``1 / s`` and s.
-    The paper's networks replace the proximal maps altogether; here they start from them, and see the residual r instead
-    of ``B x'`` and y apart, which low precision could not subtract.
+    with the prox of ``F = 0.5 |. - y / |A||^2`` and c the Lipschitz constant of the data gradient. Networks that add
+    zero leave PDHG with step sizes ``1 / s`` and s. The paper's networks replace the proximal maps altogether; here
+    they start from them, and see the residual r instead of ``B x'`` and y apart, which low precision could not subtract.
 
     Parameters
     ----------
