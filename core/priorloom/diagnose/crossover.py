@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Literal
@@ -77,7 +77,7 @@ class Need:
         Which one, and whether it was ``reached``, will ``never`` be (it was not, and the error of the converged
         solution is larger) or was ``not yet`` within the iterations that were done.
     iterations, seconds
-        Until it was reached, else None.
+        Until it was reached; what was spent in vain where it was ``not yet``; None for ``never``.
     """
 
     method: str
@@ -125,10 +125,8 @@ def seconds_of(model: Unrolled, batch: Batch, rivals: Sequence[Rival], *, repeat
     tasks: dict[str, Callable[[], list[float]]] = {"network": lambda: _time_layers(model, batch)}
     for rival in rivals:
         tasks[rival.name] = lambda rival=rival: _time_iterations(rival)  # type: ignore[misc]
-    rounds: list[Mapping[str, list[float]]] = []
     with torch.no_grad():
-        for _ in range(repeats + 1):
-            rounds.append({name: task() for name, task in tasks.items()})
+        rounds = [{name: task() for name, task in tasks.items()} for _ in range(repeats + 1)]
     return {name: [median(marks) for marks in zip(*(r[name] for r in rounds[1:]), strict=True)] for name in tasks}
 
 
@@ -142,7 +140,29 @@ def need(curve: Curve, error: float) -> Need:
     found = crossover(error, torch.tensor(curve.errors, dtype=torch.float64))
     if found is not None:
         return Need(curve.name, "reached", found, curve.seconds[found])
-    return Need(curve.name, "never" if curve.limit is not None and curve.limit > error else "not yet")
+    if curve.limit is not None and curve.limit > error:
+        return Need(curve.name, "never")
+    return Need(curve.name, "not yet", len(curve.errors) - 1, curve.seconds[-1])
+
+
+def faster_from(network: Curve, needs: Sequence[Need]) -> int | None:
+    """The first layer from which on a network is there before a classical method that is to be as accurate; None where
+    it is not even so at the last layer.
+
+    Parameters
+    ----------
+    network
+        K layers.
+    needs
+        What the method needs for the accuracy after layers 1, ..., K.
+    """
+    first = None
+    for layer in range(len(needs), 0, -1):
+        seconds = needs[layer - 1].seconds
+        if seconds is not None and seconds <= network.seconds[layer]:
+            break
+        first = layer
+    return first
 
 
 def _time_layers(model: Unrolled, batch: Batch) -> list[float]:

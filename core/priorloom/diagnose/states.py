@@ -67,10 +67,10 @@ def moving(before: State, after: State) -> tuple[str, ...]:
 
 def with_images(state: State, images: Mapping[str, Tensor]) -> State:
     """`state` with some of its images replaced."""
-    return mapped(state, lambda name, value: images.get(name, value))
+    return mapped(state, images.get)
 
 
-def mapped(state: State, change: Callable[[str, Tensor], Tensor]) -> State:
+def mapped(state: State, change: Callable[[str, Tensor], Tensor | None]) -> State:
     """`state` with every tensor changed."""
     made: dict[str, Any] = {}
     for f in fields(state):

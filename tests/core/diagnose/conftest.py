@@ -14,14 +14,24 @@ def registry() -> Registry:
     return Registry.discover()
 
 
-@pytest.fixture(scope="session")
-def ct(registry: Registry) -> Batch:
-    """Two phantoms of 24 x 24 pixels in 12 views."""
+def scans(registry: Registry, size: int, views: int, phantoms: tuple[str, ...]) -> Batch:
     training = registry.modality("ct").training
     assert training is not None
     generator = torch.Generator().manual_seed(0)
-    images = torch.stack([training.phantoms[name]((24, 24), generator) for name in ("foam", "ellipses")])
-    return training.simulator(registry, {"views": 12}, (24, 24), seed=0)(images, generator)
+    images = torch.stack([training.phantoms[name]((size, size), generator) for name in phantoms])
+    return training.simulator(registry, {"views": views}, (size, size), seed=0)(images, generator)
+
+
+@pytest.fixture(scope="session")
+def ct(registry: Registry) -> Batch:
+    """Two phantoms of 24 x 24 pixels in 12 views."""
+    return scans(registry, 24, 12, ("foam", "ellipses"))
+
+
+@pytest.fixture(scope="session")
+def tiny(registry: Registry) -> Batch:
+    """One phantom of 12 x 12 pixels in 8 views."""
+    return scans(registry, 12, 8, ("foam",))
 
 
 @pytest.fixture(scope="session")
