@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-components = typer.Typer(help="What is installed: operators, priors, denoisers, pipelines, modalities, readers.")
+components = typer.Typer(help="What is installed, by kind.")
 app.add_typer(components, name="components")
 diagnose = typer.Typer(help="Evidence about networks: error split, gradient flow, learned schedule.")
 app.add_typer(diagnose, name="diagnose")
@@ -131,11 +131,11 @@ def list_components(as_json: Json = False) -> None:
 
 @components.command("show")
 def show_component(
-    kind: Annotated[str, typer.Argument(help="operator, prior, denoiser, pipeline, modality or reader.")],
+    kind: Annotated[str, typer.Argument(help=", ".join(KINDS) + ".")],
     name: Annotated[str, typer.Argument(help="Its name.")],
     as_json: Json = False,
 ) -> None:
-    """Show what a component is and its parameters: name, type, default, meaning."""
+    """Show what a component is and its parameters: name, type, default, meaning; a trained model's card."""
     import inspect
 
     from priorloom.parameters import REQUIRED
@@ -146,6 +146,12 @@ def show_component(
     known: ComponentKind = kind
     summary = (inspect.getdoc(registry.factory(known, name)) or "").split("\n\n")[0]
     parameters = registry.parameters(known, name)
+    card = None
+    if known == "model":
+        from priorloom.card import read_card, to_json
+
+        card = read_card(registry.model(name))
+        summary = card.summary
     if as_json:
         described = [
             {"name": p.name, "type": p.type_name, "required": p.default is REQUIRED, "help": p.help}
@@ -153,7 +159,8 @@ def show_component(
             for p in parameters
         ]
         shown = {"kind": kind, "name": name, "plugin": registry.source(known, name), "summary": summary}
-        print(json.dumps({**shown, "parameters": described}, indent=1))
+        told = {"card": json.loads(to_json(card))} if card else {}
+        print(json.dumps({**shown, "parameters": described, **told}, indent=1))
         return
     console = _console()
     console.print(f"[bold]{kind} {name}[/] (plugin {registry.source(known, name)})")

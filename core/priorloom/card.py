@@ -202,6 +202,15 @@ class Card(Facts):
         parts = [f"{source} ({licence}; {n} subject{'s' * (n > 1)})" for (source, licence), n in counts.items()]
         return ", ".join(parts)
 
+    @property
+    def summary(self) -> str:
+        """What it is, in a paragraph."""
+        figures = "".join(f"; {m.name} {m.value:.4g} ({m.cases} cases: {m.on})" for m in self.metrics)
+        return (
+            f"{self.architecture.name} for {self.scope.operator}, version {self.version}, "
+            f"{self.parameters} learned numbers; trained on {self.data}{figures}; {self.certificate}. {self.notice}"
+        )
+
 
 def to_json(card: Card) -> bytes:
     """The content of ``card.json``."""

@@ -10,14 +10,18 @@ from typing import Any
 import torch
 
 from .binding import bind
+from .card import read_card
 from .comparison import Method, reconstruct
 from .errors import InputError, ReaderError
 from .hooks import example_parameters
 from .modality import Case
+from .models import load_model
 from .parameters import signature_parameters
 from .registry import ComponentKind, Registry
 from .space import Space
-from .testing import Check, ConformanceError, check_denoiser, check_operator, check_prior
+from .testing import Check, ConformanceError, check_architecture, check_denoiser, check_operator, check_prior
+from .testing.measures import require_fit
+from .trained import ModelSlot
 
 SPACES = (Space((16, 12)), Space((16, 12), torch.complex64))
 """A component on images is checked on a real and on a complex one, unless it refuses complex images."""
@@ -45,7 +49,7 @@ def check_component(
         The component cannot be built from these parameters.
     """
     factory = registry.factory(kind, name)
-    if given and kind in ("modality", "reader"):
+    if given and kind in ("modality", "reader", "model"):
         raise InputError(f"{kind} '{name}'", expected="no parameters to check it with", got=", ".join(given))
     parameters = {**example_parameters(factory), **(given or {})}
     return list(_CHECKS[kind](registry, name, parameters))
@@ -72,8 +76,12 @@ def _denoiser(registry: Registry, name: str, parameters: dict[str, Any]) -> Iter
 def _pipeline(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
     """The default cases of each modality it serves: the image's shape, and converged where it iterates."""
     pipeline = registry.pipeline(name)
-    bind(registry, pipeline, parameters)
+    arguments, _ = bind(registry, pipeline, parameters)
+    models = [slot for slot in arguments.values() if isinstance(slot, ModelSlot)]
     for modality in pipeline.modalities or registry.names("modality"):
+        if not all(slot.is_filled(modality) for slot in models):
+            yield Check(f"{modality}: no trained model to run", 0.0)
+            continue
         for case in registry.modality(modality).cases(registry, {}, seed=0):
             yield _solved(registry, case, Method(name, parameters))
 
@@ -86,6 +94,34 @@ def _solved(registry: Registry, case: Case, method: Method) -> Check:
     if result.converged is False:
         raise ConformanceError(what, expected=result.criterion, got=f"residual {result.residual:.2g}")
     return Check(f"{case.modality} {case.name}: {result.iterations} iterations, residual", result.residual or 0.0)
+
+
+def _architecture(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    # Two layers tell all that many do, where it has layers.
+    if "layers" in {p.name for p in registry.parameters("architecture", name)}:
+        parameters.setdefault("layers", 2)
+    yield from check_architecture(lambda operator: registry.architecture(name, operator, parameters))
+
+
+def _model(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    """Every version loads on its modality's default cases, as its card says, and makes finite images of them."""
+    folder = registry.model(name).parent
+    versions = sorted(p for p in folder.iterdir() if p.is_dir())
+    for version in versions:
+        card = read_card(version)
+        if (card.name, card.version) != (name, version.name):
+            raise ConformanceError(
+                f"card in {version}", expected=f"{name} {version.name}", got=f"{card.name} {card.version}"
+            )
+        for case in registry.modality(card.modality).cases(registry, {}, seed=0):
+            network = load_model(version, registry, case.operator)
+            learned = sum(p.numel() for p in network.parameters())
+            if learned != card.parameters:
+                raise ConformanceError(f"numbers learned by {name}", expected=card.parameters, got=learned)
+            result = reconstruct(case, Method("learned", {"model.path": str(version)}), registry=registry)
+            require_fit(f"image of {name} on '{case.name}'", case.operator.domain, result.image, ())
+            figure = result.metrics["psnr"] if result.metrics else 0.0
+            yield Check(f"version {card.version}, {case.name}: PSNR in dB", figure)
 
 
 def _modality(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
@@ -171,4 +207,6 @@ _CHECKS: dict[ComponentKind, Callable[[Registry, str, dict[str, Any]], Iterator[
     "pipeline": _pipeline,
     "modality": _modality,
     "reader": _reader,
+    "architecture": _architecture,
+    "model": _model,
 }

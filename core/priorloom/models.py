@@ -154,7 +154,7 @@ def load_card(folder: Path, card: Card, registry: Registry, operator: LinearOper
     """The same with the card at hand."""
     _check_numbers(card, operator)
     content = _checked_content(folder / WEIGHTS_FILE, card)
-    model = _untrained(card, registry, operator)
+    model = _untrained(card, registry, operator).float()
     _check_same(folder, "the architecture", card.tensors, _facts(tensors_of(model)))
     try:
         stored = load(content)

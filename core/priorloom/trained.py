@@ -65,6 +65,11 @@ class ModelSlot:
             )  # fmt: skip
         return folder, card
 
+    def is_filled(self, modality: str) -> bool:
+        """Whether a model is named, or registered for the method and the modality."""
+        assert self.registry is not None, "a ModelSlot is bound by the registry before it is used"
+        return self.path is not None or self._wanted(modality) in self.registry.names("model")
+
     def assemble(self, case: Case) -> Assembly:
         """The layers on the case, with what the card says and what it does not cover."""
         assert self.registry is not None, "a ModelSlot is bound by the registry before it is used"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from priorloom.hooks import Factory, hookimpl
@@ -36,10 +35,14 @@ def priorloom_pipelines() -> Mapping[str, Factory]:
     return {
         "fbp-unet": "priorloom_learned.pipelines:fbp_unet",
         "learned": "priorloom_learned.pipelines:learned",
+        "learned-admm": "priorloom_learned.pipelines:learned_admm",
+        "learned-admm-exact": "priorloom_learned.pipelines:learned_admm_exact",
+        "learned-admm-network": "priorloom_learned.pipelines:learned_admm_network",
         "learned-ista": "priorloom_learned.pipelines:learned_ista",
         "learned-primal-dual": "priorloom_learned.pipelines:learned_primal_dual",
         "learned-proximal-gradient": "priorloom_learned.pipelines:learned_proximal_gradient",
         "modl": "priorloom_learned.pipelines:modl",
+        "nonexpansive-proximal-gradient": "priorloom_learned.pipelines:nonexpansive_proximal_gradient",
         "variational-network": "priorloom_learned.pipelines:variational_network",
         "zero-filled-unet": "priorloom_learned.pipelines:zero_filled_unet",
     }
@@ -50,4 +53,8 @@ def priorloom_models() -> Mapping[str, Factory]:
     """The shipped weights: the folders ``models/MODALITY.METHOD``."""
     folder = Path(__file__).parent / "models"
     found = sorted(p for p in folder.iterdir() if p.is_dir() and "." in p.name) if folder.is_dir() else []
-    return {p.name: partial(Path, p) for p in found}
+    return {p.name: _offer(p) for p in found}
+
+
+def _offer(folder: Path) -> Callable[[], Path]:
+    return lambda: folder

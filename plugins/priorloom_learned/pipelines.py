@@ -34,6 +34,34 @@ def learned_primal_dual() -> Pipeline:
     return _pipeline("learned-primal-dual", "PDHG corrected by networks with memory, K layers", "learned-primal-dual")
 
 
+def nonexpansive_proximal_gradient() -> Pipeline:
+    """Proximal gradient with a nonexpansive network as each layer's prox."""
+    return _pipeline(
+        "nonexpansive-proximal-gradient",
+        "x - t grad f(x), then a nonexpansive network, K times",
+        "nonexpansive-proximal-gradient",
+    )
+
+
+def learned_admm() -> Pipeline:
+    """ADMM with a network as each layer's prox, its x-update by conjugate gradients."""
+    return _pipeline("learned-admm", "ADMM with a network for the prox, x-update by CG, K layers", "learned-admm")
+
+
+def learned_admm_exact() -> Pipeline:
+    """ADMM with a network as each layer's prox, its x-update in closed form."""
+    return _pipeline(
+        "learned-admm-exact", "ADMM with a network for the prox, x-update exact, K layers", "learned-admm-exact"
+    )
+
+
+def learned_admm_network() -> Pipeline:
+    """ADMM with a network as each layer's prox, and one that replaces the solve of the x-update."""
+    return _pipeline(
+        "learned-admm-network", "ADMM with networks for the prox and the x-update, K layers", "learned-admm-network"
+    )
+
+
 def modl() -> Pipeline:
     """A network and data consistency by conjugate gradients in turn."""
     return _pipeline("modl", "a network, then argmin 0.5 |Ax - y|^2 + rho/2 |x - z|^2 by CG, K times", "modl")

@@ -1,4 +1,4 @@
-"""The conformance kit: what an operator, a functional and a denoiser must satisfy, for a plugin's own tests.
+"""The conformance kit: what operators, functionals, denoisers and architectures must satisfy, for a plugin's own tests.
 
 Each function raises a ConformanceError that names the check, what was expected and what was measured, and returns
 the checks made with their figures::
@@ -13,9 +13,13 @@ table. Tolerances are multiples of the rounding unit of the component's dtype; f
 the check says otherwise.
 """
 
+from .architectures import check_architecture
 from .denoisers import check_denoiser
 from .functionals import check_functional, check_prior
 from .measures import Check, ConformanceError
 from .operators import check_operator
 
-__all__ = ["Check", "ConformanceError", "check_denoiser", "check_functional", "check_operator", "check_prior"]
+__all__ = [
+    "Check", "ConformanceError", "check_architecture", "check_denoiser", "check_functional", "check_operator",
+    "check_prior",
+]  # fmt: skip
