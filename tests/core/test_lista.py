@@ -131,7 +131,7 @@ def test_layers_follow_the_formulas_of_the_papers(A: DenseOperator, y: Tensor, g
     first, second = untied(A), coupled(A)
     with torch.no_grad():
         first.weights.W.copy_(gaussian(10, 6, seed=4))
-        first.weights.S.copy_(gaussian(10, 10, seed=5))
+        first.weights.D.copy_(gaussian(10, 10, seed=5))
         second.weights.W.copy_(gaussian(6, 10, seed=6))
         second.step_size.free.fill_(0.7)
         first.threshold.free.fill_(0.4)
@@ -140,7 +140,8 @@ def test_layers_follow_the_formulas_of_the_papers(A: DenseOperator, y: Tensor, g
     def soft(v: np.ndarray, theta: float) -> np.ndarray:
         return n(v) * np.maximum(np.abs(v) - theta, 0)
 
-    W, S, V = (w.detach().numpy() for w in (first.weights.W, first.weights.S, second.weights.W))
+    W, D, V = (w.detach().numpy() for w in (first.weights.W, first.weights.D, second.weights.W))
+    S = np.eye(10) - W @ M + D
     problem = least_squares(A, y)
     theta, t = float(first.threshold().detach()), float(second.step_size(A.norm() ** 2).detach())
     for k in range(4):

@@ -20,14 +20,18 @@ from .learned import least_squares
 
 
 class FilterAndInhibition(nn.Module):
-    """The two matrices of LISTA: the filters ``W = A^T / L`` ``[n, m]`` and the inhibition ``S = I - A^T A / L``
-    ``[n, n]`` at first, then free."""
+    """The two free matrices of LISTA: the filters W ``[n, m]``, and the inhibition S ``[n, n]`` held as its departure
+    ``D = S - (I - W A)`` from coupling. At first ``W = A^T / L`` and ``D = 0``.
+
+    Every pair (W, S) is a pair (W, D), and back. But a network that recovers x must have ``S = I - W A`` in the limit
+    (Chen et al., theorem 1): in these coordinates an optimiser that moves W takes S along, in the others it must find
+    the n x n numbers of S anew.
+    """
 
     def __init__(self, A: DenseOperator) -> None:
         super().__init__()
-        filters = (A.matrix.T * _inverse_lipschitz(A)).contiguous()
-        self.W = nn.Parameter(filters)
-        self.S = nn.Parameter(torch.eye(A.domain.size, dtype=filters.dtype) - filters @ A.matrix)
+        self.W = nn.Parameter((A.matrix.T * _inverse_lipschitz(A)).contiguous())
+        self.D = nn.Parameter(torch.zeros(A.domain.size, A.domain.size, dtype=A.matrix.dtype))
 
 
 class CoupledMatrix(nn.Module):
@@ -39,10 +43,10 @@ class CoupledMatrix(nn.Module):
 
 
 class LISTA(Step[State]):
-    """``x+ = S(W y + S x, theta)`` (Gregor and LeCun, Learning fast approximations of sparse coding, ICML 2010).
+    """``x+ = soft(W y + S x, theta)`` (Gregor and LeCun, Learning fast approximations of sparse coding, ICML 2010).
 
-    The layer sees the measurement but not the operator: it serves the one that it was trained for. There is no step
-    size, and no bound on what the matrices may become.
+    Computed as ``soft(x - W (A x - y) + D x, theta)`` with ``S = I - W A + D``. W and D serve the operator that they
+    were trained for. There is no step size, and no bound on what the matrices may become.
 
     Parameters
     ----------
@@ -63,12 +67,13 @@ class LISTA(Step[State]):
 
     def forward(self, problem: Problem, state: State) -> State:
         """One layer."""
-        y = least_squares(self, problem).y
-        return State(soft_threshold(y @ self.weights.W.T + state.x @ self.weights.S.T, self.threshold()))
+        x, weights = state.x, self.weights
+        residual = problem.data.K(x) - least_squares(self, problem).y
+        return State(soft_threshold(x - residual @ weights.W.T + x @ weights.D.T, self.threshold()))
 
 
 class CoupledLISTA(Step[State]):
-    """``x+ = S(x - t W^T (A x - y), theta)``: LISTA-CP, and LISTA-CPSS where the largest entries are not shrunk.
+    """``x+ = soft(x - t W^T (A x - y), theta)``: LISTA-CP, and LISTA-CPSS where the largest entries are not shrunk.
 
     Chen, Liu, Wang and Yin (Theoretical linear convergence of unfolded ISTA and its practical weights and thresholds,
     NeurIPS 2018) show that the two matrices of a LISTA that converges to x must be coupled, ``S = I - W A`` in the
