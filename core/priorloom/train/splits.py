@@ -12,6 +12,7 @@ from ..modality import Batch
 from ..operator import LinearOperator
 from ..unrolled import Unrolled
 
+_SEED = 55_555  # of the splits, so that masks drawn from small seeds are independent of them
 CENTRE = 4
 """Rows and columns in the middle of k-space that are always given to the network."""
 
@@ -142,7 +143,9 @@ class SelfSupervised:
 
     def _split(self, A: LinearOperator, y: Tensor, number: int) -> tuple[Selected, Selected]:
         measured = (y != 0).flatten(0, -3).any(0).cpu()
-        held = measured & (torch.rand(measured.shape, generator=torch.Generator().manual_seed(number)) < self.share)
+        held = measured & (
+            torch.rand(measured.shape, generator=torch.Generator().manual_seed(_SEED + number)) < self.share
+        )
         rows, columns = ((n - CENTRE) // 2 for n in measured.shape)
         held[rows : rows + CENTRE, columns : columns + CENTRE] = False
         return Selected(A, measured & ~held), Selected(A, held)
