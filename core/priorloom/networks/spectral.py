@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..constraints import MARGIN
-from ..errors import InputError
+from ..errors import DivergenceError, InputError
 
 DENSITY = 24
 """Grid points per degree of the trigonometric polynomial: the bound exceeds the supremum by at most 1.8 %."""
@@ -67,6 +67,8 @@ def _largest(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
     phases = [_phases(kernel, side, points) for side, points in zip(kernel.shape[-2:], grid, strict=True)]
     # A real kernel has K(-theta) = conj(K(theta)): half of the frequencies suffice.
     phases[1] = phases[1][: grid[1] // 2 + 1]
+    if not bool(kernel.isfinite().all()):
+        raise DivergenceError("weights of a convolution", expected="finite values", got="NaN or infinite ones")
     with torch.no_grad():
         symbols = torch.einsum("oiab,fa,gb->fgoi", kernel.to(phases[0].dtype), *phases).flatten(0, 1)
         at = int(torch.linalg.svdvals(symbols)[:, 0].argmax())
@@ -84,10 +86,12 @@ def _phases(kernel: Tensor, side: int, points: int) -> Tensor:
 
 
 class NonexpansiveConvolution(nn.Module):
-    """``x -> w * x / c + b`` with zero padding and ``c = convolution_bound(w)``, hence 1-Lipschitz, on any grid.
+    """``x -> w * x / c`` with zero padding and ``c = convolution_bound(w)``, hence 1-Lipschitz, on any grid.
 
     The normalised kernel does not change with the length of w, whose gradient is therefore orthogonal to it: no step of
-    gradient descent shortens w, and a long one only slows training down. Without gradients c is computed once.
+    gradient descent shortens w, and a long one only slows training down. There is no bias, which nothing would bound:
+    what comes out is never larger than what goes in (and scales with it; Mohan et al., Robust and interpretable blind
+    image denoising via bias-free networks, 2020). Without gradients c is computed once.
 
     Parameters
     ----------
@@ -100,7 +104,6 @@ class NonexpansiveConvolution(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel, kernel))
-        self.bias = nn.Parameter(torch.zeros(outputs))
         nn.init.kaiming_normal_(self.weight)
         self._kept: tuple[Tensor, int, Tensor] | None = None
 
@@ -124,7 +127,7 @@ class NonexpansiveConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The result."""
-        return nn.functional.conv2d(x, self.normalised(), self.bias, padding=self.weight.shape[-1] // 2)
+        return nn.functional.conv2d(x, self.normalised(), padding=self.weight.shape[-1] // 2)
 
     def lipschitz(self) -> float:
         """1."""
@@ -185,7 +188,8 @@ class Averaged(nn.Module):
     """``(1 - |a|) I + a N`` with a nonexpansive N and a learned ``-1 < a < 1``: an averaged operator (Bauschke and
     Combettes, 2017, section 4.5), whose iterates converge where it has a fixed point.
 
-    a starts at 0, where it is the identity; a negative one averages with ``-N``, which is nonexpansive too.
+    a starts at 0, where it is the identity; a negative one averages with ``-N``, which is nonexpansive too. As N keeps
+    0, no image grows: whatever training does to the weights, the network's output is finite.
 
     Parameters
     ----------

@@ -213,7 +213,8 @@ class LearnedPrimalDual(Step[Memory]):
 
     with the prox of ``F = 0.5 |. - y / |A||^2`` and c the Lipschitz constant of the data gradient. Networks that add
     zero leave PDHG with step sizes ``1 / s`` and s. The paper's networks replace the proximal maps altogether; here
-    they start from them, and see the residual r instead of ``B x'`` and y apart, which low precision could not subtract.
+    they start from them, and see the residual r instead of ``B x'`` and y apart, which low precision could not
+    subtract.
 
     Parameters
     ----------
