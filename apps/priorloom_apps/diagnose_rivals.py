@@ -12,18 +12,17 @@ from priorloom.config import Plan, make_methods
 from priorloom.diagnose.crossover import Curve, Rival, iteration_seconds, rival_errors, seconds_of
 from priorloom.errors import InputError
 from priorloom.modality import Batch, Case
+from priorloom.pipeline import Solver
 from priorloom.problem import Problem
 from priorloom.registry import Registry
 from priorloom.solve import run
 from priorloom.steps import FISTA, ISTA, PDHG
 from priorloom.unrolled import Unrolled
 
-TOLERANCE = 1e-5
-"""The residual at which a classical method has converged."""
-REFERENCE_TOLERANCE = 1e-6
-"""That of FISTA for the minimiser that an unrolled solver is measured against."""
-LIMIT, REFERENCE_LIMIT = 3000, 50_000
-"""The most iterations of the methods, and for that minimiser."""
+REFERENCE = Solver(max_iterations=50_000, tolerance=1e-6)
+"""Of FISTA for the minimiser that an unrolled solver is measured against."""
+ITERATIONS = 1000
+"""The most iterations of ISTA, and of the methods that run towards a minimiser that is known."""
 
 
 class Rivals:
@@ -49,9 +48,11 @@ class Rivals:
                 continue
             assembly.problem.to(case.measurement.device)
             begin = _direct_start(case) if assembly.start is not None else _no_start
+            n, tolerance = assembly.solver.max_iterations, assembly.solver.tolerance
             if isinstance(assembly.steps, FISTA):
-                rivals.append(Rival(f"{method.name} by ista", ISTA(), assembly.problem, begin))
-            rivals.append(Rival(method.name, assembly.steps, assembly.problem, begin))
+                by_ista = f"{method.name} by ista"
+                rivals.append(Rival(by_ista, ISTA(), assembly.problem, begin, min(n, ITERATIONS), tolerance))
+            rivals.append(Rival(method.name, assembly.steps, assembly.problem, begin, n, tolerance))
         return rivals
 
 
@@ -69,12 +70,15 @@ def own_rivals(network: Unrolled, batch: Batch, problem: Problem) -> list[Rival]
     def begin() -> Tensor | None:
         return network.starting_image(batch.operator, batch.measurement)
 
-    return [Rival(s.__class__.__name__.lower(), s, problem, begin) for s in (ISTA(), FISTA(), PDHG())]
+    return [
+        Rival(step.__class__.__name__.lower(), step, problem, begin, ITERATIONS, REFERENCE.tolerance)
+        for step in (ISTA(), FISTA(), PDHG())
+    ]
 
 
 def minimiser(problem: Problem, start: Tensor | None) -> Tensor:
-    """The minimiser by FISTA, to `REFERENCE_TOLERANCE`."""
-    solution = run(FISTA(), problem, n=REFERENCE_LIMIT, tol=REFERENCE_TOLERANCE, x0=start)
+    """The minimiser by FISTA, to `REFERENCE`."""
+    solution = run(FISTA(), problem, n=REFERENCE.max_iterations, tol=REFERENCE.tolerance, x0=start)
     if not solution.converged:
         raise InputError(
             "minimiser of the network's objective", expected=solution.criterion, got=f"residual {solution.residual:.1e}"
@@ -87,7 +91,7 @@ def curves(
 ) -> tuple[list[float], tuple[Curve, ...]]:
     """Seconds until each layer of the network is done, and the rivals' errors and seconds.
 
-    ISTA comes last: where another method has solved its problem, it need not converge for its limit to be known.
+    Methods that solve one problem have one limit, known as soon as one of them has converged.
 
     Parameters
     ----------
@@ -100,10 +104,8 @@ def curves(
     """
     limits: dict[int, float] = {}
     errors: dict[str, tuple[float, ...]] = {}
-    for rival in sorted(rivals, key=lambda r: isinstance(r.step, ISTA)):
-        n = LIMIT // 3 if id(rival.problem) in limits else LIMIT
-        tol = REFERENCE_TOLERANCE if minimised else TOLERANCE
-        errors[rival.name], converged = rival_errors(rival, reference, n=n, tol=tol)
+    for rival in rivals:
+        errors[rival.name], converged = rival_errors(rival, reference)
         if minimised or converged:
             limits.setdefault(id(rival.problem), 0.0 if minimised else errors[rival.name][-1])
     seconds = seconds_of(network, batch, rivals)

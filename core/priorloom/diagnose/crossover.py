@@ -37,12 +37,16 @@ class Rival:
         The step and what it solves.
     start
         Makes the starting image, None for zero; its time counts.
+    max_iterations, tolerance
+        It goes on until its residual is at most that, or so often.
     """
 
     name: str
     step: Step[Any]
     problem: Problem
     start: Callable[[], Tensor | None]
+    max_iterations: int = 1000
+    tolerance: float = 1e-5
 
 
 @dataclass(frozen=True)
@@ -101,16 +105,16 @@ def layer_errors(model: Unrolled, batch: Batch, reference: Tensor) -> tuple[floa
         return tuple(relative_error(space, state.x, reference) for state in states(model, batch))
 
 
-def rival_errors(rival: Rival, reference: Tensor, *, n: int, tol: float) -> tuple[tuple[float, ...], bool]:
-    """The relative error after 0, 1, ... iterations, at most n, and whether the residual came to `tol` before."""
+def rival_errors(rival: Rival, reference: Tensor) -> tuple[tuple[float, ...], bool]:
+    """The relative error after 0, 1, ... iterations, and whether it has converged."""
     problem, step, space = rival.problem, rival.step, rival.problem.space
     with torch.no_grad():
         state = step.init(problem, rival.start())
         errors = [relative_error(space, state.x, reference)]
-        for _ in range(n):
+        for _ in range(rival.max_iterations):
             before, state = state, step(problem, state)
             errors.append(relative_error(space, state.x, reference))
-            if bool((step.residual(problem, before, state) <= tol).all()):
+            if bool((step.residual(problem, before, state) <= rival.tolerance).all()):
                 return tuple(errors), True
     return tuple(errors), False
 
