@@ -63,7 +63,7 @@ def _publish(
     shell = console()
     shell.print(table(results))
     for note in notes(results):
-        shell.print(f"note: {note}", highlight=False)
+        shell.print(f"note: {note}", highlight=False, markup=False)
     try:
         from . import pictures, report
 

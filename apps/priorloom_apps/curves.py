@@ -76,7 +76,7 @@ def _excess(result: Result) -> Points:
     return [(k, (value - best) / (abs(best) or 1.0)) for k, value in values]
 
 
-class _Axis:
+class Axis:
     """A logarithmic axis: `values` and a factor of `pad` beyond them on the pixels from `begin` to `end`."""
 
     def __init__(self, values: Sequence[float], begin: float, end: float, pad: float) -> None:
@@ -101,8 +101,8 @@ class _Axis:
 def _panel(title: str, axis: str, curves: Sequence[_Curve], rule: float | None) -> str:
     """One plot; `rule` is a value to mark by a dashed line."""
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    x_axis = _Axis([x for c in curves for x, _ in c.points], LEFT, right, 1.05)
-    y_axis = _Axis([y for c in curves for _, y in c.points] + ([rule] if rule else []), bottom, TOP, 1.4)
+    x_axis = Axis([x for c in curves for x, _ in c.points], LEFT, right, 1.05)
+    y_axis = Axis([y for c in curves for _, y in c.points] + ([rule] if rule else []), bottom, TOP, 1.4)
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
         f'<text class="heading" x="{LEFT}" y="16">{escape(title)}</text>',
@@ -110,11 +110,11 @@ def _panel(title: str, axis: str, curves: Sequence[_Curve], rule: float | None) 
     for tick in x_axis.ticks():
         x = x_axis(tick)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{_label(tick)}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick_label(tick)}</text>')
     for tick in y_axis.ticks():
         y = y_axis(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{_label(tick)}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_label(tick)}</text>')
     parts.append(f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{right}"/>')
     parts.append(f'<text class="tick" x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{axis}</text>')
     if rule is not None:
@@ -130,7 +130,7 @@ def _panel(title: str, axis: str, curves: Sequence[_Curve], rule: float | None) 
     return "".join([*parts, "</svg>"])
 
 
-def _label(value: float) -> str:
+def tick_label(value: float) -> str:
     """A tick in plain digits where they are short, else as a power of ten."""
     if 0.01 <= value <= 10_000:
         return f"{value:g}"
@@ -140,4 +140,4 @@ def _label(value: float) -> str:
     return power if digit == 1 else f"{digit}·{power}"
 
 
-__all__ = ["convergence_svg", "series_class"]
+__all__ = ["Axis", "convergence_svg", "series_class", "tick_label"]

@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ def row(result: Result, image: str | None) -> dict[str, Any]:
         "parameters": dict(result.parameters),
         "tuned": result.tuned,
         "certificate": result.certificate,
+        "model": None if result.model is None else asdict(result.model),
+        "warnings": list(result.warnings),
         "scale": result.scale,
         "image": image,
     }

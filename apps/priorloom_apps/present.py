@@ -58,7 +58,7 @@ _COLUMNS = ("case", "method", "kind", "PSNR dB", "SSIM", "NMSE", "seconds", "ite
 def table(results: Sequence[Result]) -> Table:
     """The comparison as a table; cases in order, methods as they ran."""
     shown = Table(box=None, pad_edge=False)
-    for name in (*_COLUMNS, "tuned", "certificate"):
+    for name in (*_COLUMNS, "tuned", "certificate", "learned"):
         shown.add_column(name, justify="left" if name in _TEXT else "right")
     previous = None
     for r in results:
@@ -77,6 +77,7 @@ def table(results: Sequence[Result]) -> Table:
             "–" if r.converged is None else "yes" if r.converged else "[bold red]NO[/]",
             r.tuned,
             r.certificate,
+            "–" if r.model is None else f"{r.model.parameters:,}",
         )
         previous = r.case
     return shown
@@ -90,4 +91,11 @@ def notes(results: Sequence[Result]) -> list[str]:
         found.append(f"not converged, so not a baseline: {', '.join(loose)}; raise solver.max_iterations")
     if any(r.tuned in ("default", "given") and r.kind != "direct" for r in results):
         found.append("parameters marked 'default' or 'given' were not tuned on these data")
+    models = {r.model.name: (r.method, r.model) for r in results if r.model is not None}
+    for method, model in models.values():
+        found.append(
+            f"{method}: model {model.name} {model.version}, {model.parameters:,} numbers learned; "
+            f"trained on {model.data}; {model.stability}; not for diagnosis"
+        )
+    found += [f"{r.method} on {r.case}: {warning}" for r in results for warning in r.warnings]
     return found

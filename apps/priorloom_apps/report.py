@@ -16,6 +16,7 @@ from priorloom.pipeline import Result
 
 from .curves import convergence_svg, series_class
 from .pictures import ERROR_COLOURS, error_limit, error_png, grey_png, planes, report_extra
+from .tradeoff import tradeoff_svg
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,12 @@ class _Section:
     truth: str | None
     panels: Sequence[_Panel]
     curves: str
+    tradeoff: str
     leader: _Panel | None
     unfinished: Sequence[str]
     untuned: Sequence[str]
     oracle: Sequence[str]
+    warnings: Sequence[tuple[str, str]]
 
 
 def render(
@@ -157,10 +160,12 @@ def _section(case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], m
         truth=None if shown.truth is None else _uri(grey_png(shown.truth, *shown.window)),
         panels=panels,
         curves=convergence_svg([result for result, _ in outcomes]),
+        tradeoff=tradeoff_svg([result for result, _ in outcomes]),
         leader=next((p for p in panels if "psnr" in p.best), None),
         unfinished=[p.result.method for p in panels if p.row["converged"] is False],
         untuned=[p.result.method for p in panels if p.row["tuned"] == "default" and p.row["parameters"]],
         oracle=[p.result.method for p in panels if p.row["tuned"] == "oracle"],
+        warnings=[(p.result.method, warning) for p in panels for warning in p.result.warnings],
     )
 
 

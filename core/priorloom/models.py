@@ -210,13 +210,13 @@ def _checked_content(path: Path, card: Card) -> bytes:
     """The bytes of the file: their number, what they begin with, and their hash are as they must be."""
     content = read_bounded(path, SIZE_LIMIT)
     what = f"weights {path}"
-    if content.startswith((b"\x80", b"PK\x03\x04")):
-        raise InputError(what, expected="safetensors", got="a pickle or an archive, which may run code")
-    if len(content) != card.bytes:
-        raise InputError(what, expected=f"{card.bytes} bytes", got=len(content), cure="the file is damaged")
     header = int.from_bytes(content[:8], "little")
     if not 2 <= header <= min(_HEADER_LIMIT, len(content) - 8) or content[8:9] != b"{":
-        raise InputError(what, expected="the header of a safetensors file", got=repr(content[:9]))
+        pickled = content.startswith((b"\x80", b"PK\x03\x04"))
+        got = "a pickle or an archive, which may run code" if pickled else repr(content[:9])
+        raise InputError(what, expected="the header of a safetensors file", got=got)
+    if len(content) != card.bytes:
+        raise InputError(what, expected=f"{card.bytes} bytes", got=len(content), cure="the file is damaged")
     found = hashlib.sha256(content).hexdigest()
     if found != card.sha256:
         raise InputError(what, expected=f"sha256 {card.sha256}", got=found, cure="the file is damaged, or another one")
