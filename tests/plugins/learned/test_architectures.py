@@ -205,7 +205,8 @@ def test_gradients_reach_every_parameter(registry: Registry, A: LinearOperator, 
     model = randomised(made(registry, name, A))
     (model(A, y, 0.3) - x).abs().square().sum().backward()
     for parameter_name, p in model.named_parameters():
-        assert p.grad is not None and float(p.grad.abs().sum()) > 0, parameter_name
+        assert p.grad is not None, parameter_name
+        assert float(p.grad.abs().sum()) > 0, parameter_name
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -246,7 +247,7 @@ def test_no_layers_are_refused(registry: Registry, name: str, layers: int) -> No
 def test_the_exact_solve_says_where_it_does_not_exist(registry: Registry) -> None:
     A = make_operator(registry, "sense")
     _, y = measured(A)
-    with pytest.raises(InputError, match="exact x-update: expected one operator with solve_normal .* use CGUpdate"):
+    with pytest.raises(InputError, match=r"exact x-update: expected one operator with solve_normal .* use CGUpdate"):
         made(registry, "learned-admm-exact", A)(A, y, 0.01)
     for name in ("learned-admm", "learned-admm-network"):
         assert made(registry, name, A)(A, y, 0.01).isfinite().all()
@@ -301,7 +302,7 @@ def test_the_nonexpansive_architecture_is_certified(registry: Registry, A: Linea
 
 
 def trained(model: Unrolled, A: LinearOperator, steps: int) -> int:
-    """Plain SGD with learning rate 5 on the mean squared error, no clipping; how many steps the output stayed finite."""
+    """Plain SGD with learning rate 5 and no clipping; how many steps the output stayed finite."""
     x, y = measured(A)
     optimiser = torch.optim.SGD(model.parameters(), lr=5.0)
     for k in range(steps):
