@@ -66,13 +66,19 @@ def _first(model: Unrolled, batch: Batch) -> str:
             start = model.starting_image(batch.operator, batch.measurement)
             if start is not None and not bool(start.isfinite().all()):
                 return "the starting image"
-            model(batch.operator, batch.measurement, batch.noise_std)
+            image: Tensor = model(batch.operator, batch.measurement, batch.noise_std)
     except DivergenceError as error:
         return str(error)
     finally:
         for handle in handles:
             handle.remove()
-    return f"the output of {described(model, found[0])}" if found else "the loss of finite images"
+    if found:
+        return f"the output of {described(model, found[0])}"
+    return f"the loss of the output of {described(model, _last(model))}, which reaches {float(image.abs().max()):.3g}"
+
+
+def _last(model: Unrolled) -> str:
+    return f"layers.{len(model.layers) - 1}"
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -12,6 +12,7 @@ import torch
 from ..binding import bind_factory
 from ..card import Architecture, Card, Facts, Learning, Metric, Scope, Stability, SubjectFacts
 from ..errors import InputError
+from ..lipschitz import certificate
 from ..modality import Batch, slug
 from ..models import number_type, save_model
 from ..registry import Registry
@@ -114,7 +115,7 @@ def train(
     if progress.step < plan.steps and not stale and (budget is None or progress.seconds < budget):
         fit(model, run, progress, device, devices)
     chosen = _choose(model, progress)
-    facts = _facts(plan, settings, sides, progress, chosen)
+    facts = _facts(plan, settings, sides, model, progress, chosen)
     folder, card = _write(out, model, facts)
     return Trained(folder, card, progress.step, chosen)
 
@@ -183,7 +184,9 @@ def _choose(model: Unrolled, progress: Progress) -> int:
     return progress.step
 
 
-def _facts(plan: TrainingPlan, settings: dict[str, Any], sides: Sides, progress: Progress, chosen: int) -> Facts:
+def _facts(
+    plan: TrainingPlan, settings: dict[str, Any], sides: Sides, model: Unrolled, progress: Progress, chosen: int
+) -> Facts:
     name = str(plan.architecture["name"])
     figures = progress.best_metrics
     A = sides.train[0].operator
@@ -210,8 +213,14 @@ def _facts(plan: TrainingPlan, settings: dict[str, Any], sides: Sides, progress:
             seconds=round(progress.seconds, 3),
         ),
         metrics=tuple(Metric(k, figures[k], cases, on) for k in ("psnr", "ssim") if cases),
-        certificate=Stability(None, "none was computed"),
+        certificate=_stability(model, sides.train[0]),
     )
+
+
+def _stability(model: Unrolled, example: Batch) -> Stability:
+    with torch.no_grad():
+        found = certificate(model.layers, model.problem(example.operator, example.measurement, example.noise_std))
+    return Stability(found.bound, f"from the starting image to the last, on the first operator: {found.reason}")
 
 
 def _subject(source: Source) -> SubjectFacts:

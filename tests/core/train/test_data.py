@@ -1,0 +1,42 @@
+"""Examples by number, and the squares that are cut from slices."""
+
+from __future__ import annotations
+
+import torch
+
+from priorloom import Registry
+from priorloom.train.data import Examples, Subject, cropped
+
+
+def examples(seed: int) -> Examples:
+    registry = Registry.discover()
+    training = registry.modality("ct").training
+    assert training is not None
+    simulate = training.simulator(registry, {"views": 6}, (16, 16), seed=seed)
+    subjects = [Subject(name, training.phantoms[name]) for name in ("ellipses", "foam")]
+    return Examples(subjects, simulate, image_shape=(16, 16), batch_size=2, count=5, seed=seed)
+
+
+def test_a_batch_is_a_function_of_seed_and_number() -> None:
+    one, again = examples(0), examples(0)
+    later = one[3]
+    for number in (4, 0, 3):  # whatever was asked before
+        batch = again[number]
+    assert torch.equal(later.measurement, batch.measurement)
+    assert torch.equal(later.truth, batch.truth)  # type: ignore[arg-type]
+    assert not torch.equal(later.measurement, one[4].measurement)
+    assert not torch.equal(later.measurement, examples(1)[3].measurement)
+
+
+def test_squares_without_anything_in_them_are_drawn_again() -> None:
+    slice_ = torch.zeros(64, 64)
+    slice_[2:6, 2:6] = 1.0
+    draw = cropped([slice_], lambda values, _: values, 0.3, augment=True)
+    generator = torch.Generator().manual_seed(0)
+    assert all(float(draw((16, 16), generator).max()) > 0 for _ in range(50))
+
+
+def test_without_augmentation_the_middle_square_is_taken_whole(generator: torch.Generator) -> None:
+    values = torch.rand((20, 12), generator=generator)
+    image = cropped([values], lambda v, _: v, 0.3, augment=False)((12, 12), generator)
+    torch.testing.assert_close(image, values[4:16])
