@@ -96,7 +96,7 @@ def test_network_against_the_truth(cli: Cli, registry: Registry, tmp_path: Path)
 def test_solver_against_its_minimiser_and_registered_name(
     cli: Cli, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = save(registry, tmp_path / "model", "learned-ista", {"layers": 4})
+    folder = save(registry, tmp_path / "model", "learned-ista", {"layers": 3})
     monkeypatch.setattr(Registry, "model", lambda self, name: folder / "1")
     out = tmp_path / "out"
     run = cli("diagnose", "unrolled", "ct.learned-ista", "--out", out, *SMALL[2:], "--seed", 3)
@@ -108,7 +108,7 @@ def test_solver_against_its_minimiser_and_registered_name(
     assert list(rivals) == ["ista", "fista", "pdhg"]
     errors = [layer["error"] for layer in case["layers"]]
     # Random weights close to the classical ones: the layers are nearly ISTA's iterations.
-    assert errors == pytest.approx(rivals["ista"]["errors"][:5], rel=0.1)
+    assert errors == pytest.approx(rivals["ista"]["errors"][:4], rel=0.1)
     assert errors[-1] < errors[0]
     # The minimiser is a fixed point of the classical step, up to its tolerance.
     assert case["split"]["bias"] < 1e-3 * case["split"]["errors"][0]

@@ -82,7 +82,7 @@ def test_training_cures_neither_but_the_one_with_skips_learns(tiny: Batch) -> No
 
 
 def test_random_networks_beside_skips_explode(ct: Batch) -> None:
-    # Each of the 50 layers adds as much variance as there is: 2^50 in all.
+    # Each of the 50 layers adds a signal as large as its input.
     flow = gradient_flow(deep(skip=True, start="critical"), ct)
     assert flow.verdict == "exploding"
     assert flow.factor > 1.15
