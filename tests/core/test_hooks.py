@@ -1,4 +1,4 @@
-"""The six hooks, through docs/plugins.md: its examples are written to disk, installed, discovered and used.
+"""The eight hooks, through docs/plugins.md: its examples are written to disk, installed, discovered and used.
 
 Every hook has a heading of its name there, and a test of its name here.
 """
@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from priorloom import Registry, Term, compare, hooks
+from priorloom.card import Architecture, Facts, Learning, Scope, Stability, SubjectFacts
 from priorloom.checking import check_component
-from priorloom.comparison import Method, reconstruct
+from priorloom.comparison import Method, default_methods, reconstruct
 from priorloom.errors import InputError, ReaderError
 from priorloom.loading import read_case
 from priorloom.metrics import metrics
+from priorloom.models import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -27,7 +29,7 @@ BLOCKS: list[tuple[str, str, str]] = re.findall(r"(?:^`([\w./-]+)`\n\n)?^```(\w+
 HOOKS = sorted(name for name in vars(hooks) if hasattr(getattr(hooks, name), "priorloom_spec"))
 COMPONENTS = [
     ("operator", "blur.gaussian"), ("prior", "anchor"), ("denoiser", "local-wiener"), ("pipeline", "wiener"),
-    ("modality", "blur"), ("reader", "pgm"),
+    ("modality", "blur"), ("reader", "pgm"), ("architecture", "learned-landweber"),
 ]  # fmt: skip
 
 
@@ -53,7 +55,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def test_every_hook_is_documented_and_tested():
-    assert len(HOOKS) == 6
+    assert len(HOOKS) == 8
     headings = re.findall(r"^### `(\w+)`$", TEXT, re.M)
     assert sorted(headings) == HOOKS
     assert all(f"test_{hook}" in globals() for hook in HOOKS)
@@ -77,7 +79,7 @@ def test_the_walk_through_shows_the_template_as_it_is():
 def test_the_example_is_found_like_any_plugin(registry):
     (plugin,) = (p for p in registry.plugins if p.name == "blur")
     assert (plugin.distribution, plugin.version, plugin.error) == ("priorloom-blur", "1.2", None)
-    assert sum(map(len, plugin.components.values())) == 7
+    assert sum(map(len, plugin.components.values())) == 9
     for kind, names in plugin.components.items():
         for name in names:
             for p in registry.parameters(kind, name):
@@ -167,6 +169,46 @@ def test_priorloom_readers(registry, tmp_path):
         read_case(path, registry)
     with pytest.raises(InputError, match=r"unknown parameter 'input.wdth' of reader 'pgm'; did you mean 'input.width'"):
         read_case(path, registry, options={"wdth": 2})
+
+
+def test_priorloom_architectures(registry):
+    (case,) = registry.modality("blur").cases(registry, {}, seed=0)
+    A, y = case.operator, case.measurement
+    net = registry.architecture("learned-landweber", A, {"layers": 3})
+    x, t = torch.zeros_like(y), 1 / A.norm() ** 2  # the classical iteration, which it is before training
+    for _ in range(3):
+        x = x - t * A.adjoint(A(x) - y)
+    torch.testing.assert_close(net(A, y, 1.0), x, rtol=1e-4, atol=1e-3)
+    assert sum(p.numel() for p in net.parameters()) == 3
+
+
+def test_priorloom_models(registry, tmp_path, monkeypatch):
+    (case,) = registry.modality("blur").cases(registry, {}, seed=0)
+    A = case.operator
+    net = registry.architecture("learned-landweber", A, {"layers": 4})
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(2.0)
+    facts = Facts(
+        name="blur.learned-landweber", version="1", modality="blur",
+        architecture=Architecture("learned-landweber", {"layers": 4}),
+        scope=Scope("blur.gaussian", "real", "real", {"rows": (64, 64), "columns": (64, 64)}, (0.01, 0.05)),
+        learning=Learning((SubjectFacts("chequerboard", "made here", "CC0"),), (), "mse", 0, 1, 0.1),
+        metrics=(), certificate=Stability(1.0, "gradient steps do not expand"),
+    )  # fmt: skip
+    monkeypatch.setattr("priorloom_blur.MODELS", tmp_path)
+    save_model(tmp_path / "blur.learned-landweber" / "1", net, facts)
+    assert "blur.learned-landweber" not in registry.names("model")
+    registry = Registry.discover()
+    assert registry.model("blur.learned-landweber") == tmp_path / "blur.learned-landweber" / "1"
+    assert default_methods(registry, "blur") == ("wiener", "deblur-fista", "tv-pdhg", "learned-landweber")
+    result = reconstruct(case, "learned-landweber", registry=registry)
+    y = case.scaled(result.scale).measurement
+    torch.testing.assert_close(result.image, net(A, y, 0.02).detach() * result.scale)
+    assert (result.tuned, result.certificate, result.iterations) == ("learned", "none", 4)
+    assert result.model.parameters == 4
+    assert result.warnings == ()
+    assert check_component(registry, "model", "blur.learned-landweber")
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids="-".join)

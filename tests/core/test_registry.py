@@ -57,7 +57,7 @@ def test_every_kind_of_component_is_found_by_name(discover):
 def test_the_shipped_plugins_are_entry_points_like_any_other():
     declared = {e.name for e in distribution("priorloom").entry_points if e.group == "priorloom"}
     loaded = {p.name: p for p in Registry.discover().plugins if p.distribution == "priorloom"}
-    assert declared == set(loaded) == {"core", "ct", "mri", "priors"}
+    assert declared == set(loaded) == {"core", "ct", "learned", "mri", "priors"}
     assert all(p.error is None for p in loaded.values())
 
 
