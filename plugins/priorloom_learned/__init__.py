@@ -22,6 +22,7 @@ def priorloom_architectures() -> Mapping[str, Factory]:
         "lista-cp": "priorloom_learned.lista:lista_cp",
         "lista-cpss": "priorloom_learned.lista:lista_cpss",
         "lista-tied": "priorloom_learned.lista:lista_tied",
+        "memory-modl": "priorloom_learned.architectures:memory_modl",
         "modl": "priorloom_learned.architectures:modl",
         "nonexpansive-proximal-gradient": "priorloom_learned.architectures:nonexpansive_proximal_gradient",
         "unet": "priorloom_learned.architectures:unet",

@@ -22,6 +22,7 @@ from priorloom.steps.learned import (
     Layer,
     LearnedPrimalDual,
     LearnedWeight,
+    MemoryMoDL,
     MoDL,
     NetworkPrior,
     PostProcessing,
@@ -183,6 +184,39 @@ def modl(
 
     def layer() -> Layer[State]:
         return Layer(MoDL(rho), NetworkPrior(_network(operator.domain, 1, 1, width, depth, skip=True)))
+
+    return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
+
+
+def memory_modl(
+    operator: LinearOperator,
+    *,
+    layers: int = 4,
+    shared: bool = False,
+    memory: int = 4,
+    width: int = 32,
+    depth: int = 4,
+    rho: float = 0.1,
+    start: Start = "pseudo-inverse",
+) -> Unrolled:
+    """MoDL whose networks keep a memory and see what the data changed (see ``MemoryMoDL``).
+
+    Parameters
+    ----------
+    layers, shared
+        How many, and whether they share their parameters.
+    memory
+        Further images that the networks keep from layer to layer.
+    width, depth
+        Channels and convolutions of each network.
+    rho
+        The first weight of the network's image against the data, in units of the operator's squared norm.
+    start
+        The starting image, which is made consistent with the data before the first layer.
+    """
+
+    def layer() -> MemoryMoDL:
+        return MemoryMoDL(_network(operator.domain, 2 + memory, 1 + memory, width, depth, skip=False), memory, rho)
 
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
 

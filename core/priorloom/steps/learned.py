@@ -173,12 +173,74 @@ class MoDL(Step[State]):
 
     def forward(self, problem: Problem, state: State) -> State:
         """The prior, then the data."""
-        f = least_squares(self, problem)
         rho = per_image(problem, state.x, self.rho)
-        z = problem.prior.prox(state.x, 1 / rho)
-        b = problem.data.K.adjoint(f.y) + problem.space.expand(rho) * z
-        operators = (problem.data.K, Identity(problem.space))
-        return State(self.x_update(NormalSystem(operators, (torch.ones_like(rho), rho), b, z)))
+        return State(consistent(self, problem, problem.prior.prox(state.x, 1 / rho), rho))
+
+
+@dataclass(frozen=True)
+class Correction(State):
+    """The state of MoDL with memory.
+
+    Parameters
+    ----------
+    moved
+        What the data changed in the last image of the network, ``x - z``; ``rho (z - x)`` is the data gradient at x.
+    images
+        What the networks remember.
+    """
+
+    moved: Tensor
+    images: tuple[Tensor, ...]
+
+
+class MemoryMoDL(Step[Correction]):
+    """MoDL whose network sees what the data changed, and remembers::
+
+        z  = x + N_0(x, d, m)        m+ = m + N_1..(x, d, m)
+        x+ = argmin_x 0.5 |Ax - y|^2 + rho / 2 |x - z|^2        d+ = x+ - z
+
+    Memory as in learned primal-dual (Adler and Oktem, 2018), data consistency as in `MoDL`. The image before the first
+    layer is made consistent with the data too. With a network that adds zero it is the proximal point method.
+
+    Parameters
+    ----------
+    network
+        N: from ``2 + memory`` to ``1 + memory`` images.
+    memory
+        How many further images are kept.
+    rho, x_update
+        As for `MoDL`.
+    """
+
+    def __init__(self, network: nn.Module, memory: int, rho: float = 0.1, x_update: XUpdate | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.memory = memory
+        self.rho = Penalty(rho)
+        self.x_update: XUpdate = CGUpdate(tolerance=1e-3, max_iterations=6) if x_update is None else x_update
+
+    def init(self, problem: Problem, x0: Tensor | None = None) -> Correction:
+        """`x0` made consistent with the data, and an empty memory."""
+        refuse_terms(self, problem)
+        refuse_backprojector(self, problem)
+        least_squares(self, problem)
+        z = start(problem, x0)
+        x = consistent(self, problem, z, per_image(problem, z, self.rho))
+        return Correction(x, x - z, (torch.zeros_like(x),) * self.memory)
+
+    def forward(self, problem: Problem, state: Correction) -> Correction:
+        """The network, then the data."""
+        change, *memory = self.network(state.x, state.moved, *state.images)
+        z = state.x + change
+        x = consistent(self, problem, z, per_image(problem, z, self.rho))
+        return Correction(x, x - z, tuple(a + b for a, b in zip(state.images, memory, strict=True)))
+
+
+def consistent(step: MoDL | MemoryMoDL, problem: Problem, z: Tensor, rho: Tensor) -> Tensor:
+    """``argmin_x 0.5 |Ax - y|^2 + rho / 2 |x - z|^2`` by the x-update of `step`, from z."""
+    b = problem.data.K.adjoint(least_squares(step, problem).y) + problem.space.expand(rho) * z
+    operators = (problem.data.K, Identity(problem.space))
+    return step.x_update(NormalSystem(operators, (torch.ones_like(rho), rho), b, z))
 
 
 @dataclass(frozen=True)
