@@ -102,7 +102,8 @@ class Noise2Inverse:
 @dataclass
 class SelfSupervised:
     """``|u - v|_2 / |v|_2 + |u - v|_1 / |v|_1`` for ``v = y_b`` and ``u = A_b model(y_a)`` with two disjoint sets of
-    k-space samples a and b (SSDU; Yaman et al., Magn. Reson. Med. 84, 2020, eq. 8; several splits: Yaman et al., 2022).
+    k-space samples a and b (SSDU; Yaman et al., Magnetic Resonance in Medicine 84, 2020; several splits: Yaman et al.,
+    2022).
 
     Parameters
     ----------

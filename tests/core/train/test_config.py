@@ -33,8 +33,8 @@ def test_it_is_read(config: Any, tmp_path: Path) -> None:
     [
         ("step=3", "did you mean 'steps'"),
         ("optimiser.learning_rat=3", "did you mean 'learning_rate'"),
-        ("data.trian=[]", "did you mean 'train'"),
-        ("data.train.0.wieght=2", "did you mean 'weight'"),
+        ("data.trains=[]", "did you mean 'train'"),
+        ("data.train.0.weights=2", "did you mean 'weight'"),
         ("data.train.1.weight=2", "a number below 1"),
         ("data.train=[]", "data.train in the config: expected at least one subject"),
         ("data={}", "needs parameter 'train'"),
