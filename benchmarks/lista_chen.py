@@ -80,8 +80,8 @@ class Training:
 VARIANTS = (
     Training("lista", 2e-3, steps=40),
     Training("lista-tied", 2e-3, steps=40),
-    Training("lista-cp", 2e-3),
-    Training("lista-cpss", 2e-3),
+    Training("lista-cp", 1e-2),
+    Training("lista-cpss", 1e-2),
 )
 
 
