@@ -337,9 +337,11 @@ def test_a_thousand_wild_steps_leave_everything_legal_and_finite(registry: Regis
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name not in BOUNDED])
-def test_plain_networks_stop_with_the_layer_named(registry: Registry, name: str) -> None:
+def test_plain_networks_stop_with_a_clear_error(registry: Registry, name: str) -> None:
     """Nothing bounds their convolutions: such steps make them overflow, with every step size legal until the end."""
     A = make_operator(registry, "mri")
     settings = {} if name == "unet" else {"width": 4, "depth": 3}
-    with pytest.raises(DivergenceError, match=r"training diverged at batch \d+: .*layer \d of \d \("):
+    # Where every gradient is finite and only their norm overflows, no layer is to blame more than the others.
+    where = r"(layer \d of \d \(|all of them, whose sum overflows)"
+    with pytest.raises(DivergenceError, match=rf"training diverged at batch \d+: .*{where}"):
         wild_steps(made(registry, name, A, **settings), A, 1000)
