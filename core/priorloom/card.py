@@ -20,7 +20,7 @@ CARD_FILE, WEIGHTS_FILE = "card.json", "model.safetensors"
 CARD_LIMIT = 2**20
 """Bytes of a card."""
 SETTING_LIMIT = 10_000
-"""An integer setting of an architecture is at most this: layers and channels are counted in tens and hundreds."""
+"""A number among the settings of an architecture is at most this: layers and channels are counted in hundreds."""
 NOTICE = "A research model: not for diagnosis."
 
 Text = Annotated[str, Field(max_length=4000)]
@@ -28,7 +28,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", max_length=200)]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$", max_length=40)]
 Count = Annotated[int, Field(ge=-SETTING_LIMIT, le=SETTING_LIMIT)]
-Scalar = bool | Count | FiniteFloat | Text | None
+Number = Annotated[float, Field(ge=-SETTING_LIMIT, le=SETTING_LIMIT, allow_inf_nan=False)]
+Scalar = bool | Count | Number | Text | None
 Numbers = Literal["real", "complex"]
 StoredType = Literal["float32", "int64"]
 Range = tuple[FiniteFloat, FiniteFloat] | tuple[Text, ...]

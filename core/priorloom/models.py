@@ -247,7 +247,8 @@ def _at_most(card: Card) -> Iterator[None]:
     """Stops the building of a model as soon as it has more numbers or tensors than its card says: settings could ask
     for more than the machine has."""
     allowed = {"numbers": sum(math.prod(t.shape) for t in card.tensors.values()), "tensors": len(card.tensors)}
-    limit = {what: 2 * n + 10_000 for what, n in allowed.items()}  # buffers that are not stored, and replaced ones
+    # Room for buffers that are not stored, and for parameters that are replaced.
+    limit = {"numbers": 2 * allowed["numbers"] + 100_000, "tensors": 2 * allowed["tensors"] + 1000}
     seen = dict.fromkeys(allowed, 0)
 
     def count(_: nn.Module, name: str, tensor: Tensor | None) -> None:
