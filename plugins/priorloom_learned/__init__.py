@@ -42,6 +42,7 @@ def priorloom_pipelines() -> Mapping[str, Factory]:
         "learned-ista": "priorloom_learned.pipelines:learned_ista",
         "learned-primal-dual": "priorloom_learned.pipelines:learned_primal_dual",
         "learned-proximal-gradient": "priorloom_learned.pipelines:learned_proximal_gradient",
+        "memory-modl": "priorloom_learned.pipelines:memory_modl",
         "modl": "priorloom_learned.pipelines:modl",
         "nonexpansive-proximal-gradient": "priorloom_learned.pipelines:nonexpansive_proximal_gradient",
         "variational-network": "priorloom_learned.pipelines:variational_network",

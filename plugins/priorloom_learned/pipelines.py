@@ -67,6 +67,11 @@ def modl() -> Pipeline:
     return _pipeline("modl", "a network, then argmin 0.5 |Ax - y|^2 + rho/2 |x - z|^2 by CG, K times", "modl")
 
 
+def memory_modl() -> Pipeline:
+    """MoDL with memory."""
+    return _pipeline("memory-modl", "a network with memory, then data consistency by CG, K times", "memory-modl")
+
+
 def variational_network() -> Pipeline:
     """Gradient steps on the data with a network as the regulariser's gradient."""
     return _pipeline(
