@@ -28,7 +28,7 @@ from priorloom_ct.training import PHANTOMS, simulator
 
 CONFIG = Path(__file__).parent.parent / "examples/train/adler-ellipses.yaml"
 SHAPE = (128, 128)
-GRID = (0.05, 0.1, 0.2, 0.4, 0.8)
+GRID = (0.2, 0.4, 0.8, 1.2, 1.6)
 """Weights of total variation in units of the backprojected noise."""
 
 

@@ -1,8 +1,8 @@
 """How often unsupervised unrolled solvers end above ISTA's objective, without the safeguard and with it.
 
 Run: ``python benchmarks/unsupervised_safeguard.py [--json FILE]``; some minutes on one core. Learned ISTA (wavelets)
-and learned proximal gradient (a network in each layer), ten layers each, are trained on random ellipses (48 x 48
-pixels, 30 views, 1e5 photons) with the objective ``J(x) = 0.5 |Ax - y|^2 + lam |W x|_1`` as the loss: no truth is used.
+and learned proximal gradient (a network in each layer), ten layers each, are trained on random ellipses (32 x 32
+pixels, 20 views, 1e5 photons) with the objective ``J(x) = 0.5 |Ax - y|^2 + lam |W x|_1`` as the loss: no truth is used.
 Then 1,000 inputs, one part like those of training and seven parts unlike them, are reconstructed; each J is compared
 with that of ten steps of ISTA (t = 1 / L) from the same start.
 """
@@ -29,7 +29,7 @@ from priorloom.train.losses import Objective
 from priorloom.unrolled import Unrolled
 from priorloom_ct.training import PHANTOMS, simulator
 
-SHAPE, VIEWS, PHOTONS, LAYERS = (48, 48), 30, 1e5, 10
+SHAPE, VIEWS, PHOTONS, LAYERS = (32, 32), 20, 1e5, 10
 SUBJECT = Subject("ellipses", PHANTOMS["ellipses"])
 PER_BATCH, BATCHES = 25, 5
 """1,000 inputs: 8 kinds of 5 batches of 25, each batch with an operator (and settings) of its own."""
@@ -63,7 +63,7 @@ def inputs(registry: Registry) -> Mapping[str, Draw]:
 
     fan = {"source_to_axis": 100.0, "axis_to_detector": 60.0}
     others: tuple[dict[str, Any], ...] = (
-        {"name": "ct.fanbeam2d", **fan}, {"pixel_size": 3.0}, {"pixel_size": 0.3}, {"arc_deg": 90.0}, {"detectors": 24},
+        {"name": "ct.fanbeam2d", **fan}, {"pixel_size": 3.0}, {"pixel_size": 0.3}, {"arc_deg": 90.0}, {"detectors": 16},
     )  # fmt: skip
     return {
         "as in training": scanned,
@@ -87,7 +87,7 @@ def models(registry: Registry, A: LinearOperator) -> Iterator[tuple[str, Unrolle
     """The two solvers, untrained."""
     ista = registry.architecture("learned-ista", A, {"layers": LAYERS})
     yield "learned-ista", ista
-    proximal = registry.architecture("learned-proximal-gradient", A, {"layers": LAYERS, "width": 16})
+    proximal = registry.architecture("learned-proximal-gradient", A, {"layers": LAYERS, "width": 8})
     proximal.prior = ista.prior
     yield "learned-proximal-gradient", proximal
 
@@ -152,7 +152,7 @@ def main() -> None:
     """Train, count, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="file to write the figures to")
-    parser.add_argument("--steps", type=int, default=150, help="training steps of each solver")
+    parser.add_argument("--steps", type=int, default=100, help="training steps of each solver")
     arguments = parser.parse_args()
     registry = Registry.discover()
     simulate = simulator(registry, {"views": VIEWS}, SHAPE, seed=0, photons=(PHOTONS, PHOTONS))
