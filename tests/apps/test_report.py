@@ -21,10 +21,11 @@ from PIL import Image
 from priorloom.errors import InputError
 from priorloom.modality import Case, Modality
 from priorloom.operator import Identity
-from priorloom.pipeline import Result
+from priorloom.pipeline import Learned, Result
 from priorloom.solve import Record
 from priorloom.space import Space
 from priorloom_apps.curves import SERIES, convergence_svg
+from priorloom_apps.output import row as output_row
 from priorloom_apps.pictures import (
     ERROR_COLOURS,
     case_pictures,
@@ -35,7 +36,9 @@ from priorloom_apps.pictures import (
     plane,
     window,
 )
+from priorloom_apps.present import notes
 from priorloom_apps.report import number, plain, render
+from priorloom_apps.tradeoff import tradeoff_svg
 
 FACTS = {"title": "Two & two", "command": "priorloom compare --seed 3", "seed": "3", "versions": "torch 2.13.0"}
 HISTORY = tuple(Record(k, 0.5**k, 2.0 + 0.3**k, 0.01 * k) for k in range(1, 9))
@@ -455,3 +458,95 @@ def test_parameters_are_plain_and_short() -> None:
     assert plain((1.0, None, "x")) == "1, None, x"
     assert plain(torch.zeros(100, 100)).endswith("]])")
     assert len(plain("a" * 999)) == 200
+
+
+# ---- learned beside classical
+
+
+LEARNED = Learned("ct.net", "2", 74721, "LIDC (CC BY 3.0; 4 subjects)", "no Lipschitz bound: networks")
+
+
+def timed(of: Case, method: str, kind: str, seconds: float, psnr: float, **changes: Any) -> Result:
+    figures = {"psnr": psnr, "ssim": 0.9, "nmse": 0.1, "data_range": 1.0}
+    return result(of, method, kind=kind, seconds=seconds, metrics=figures, history=(), **changes)
+
+
+def test_learned_rows_say_what_was_learned_from_what_and_where_it_does_not_fit() -> None:
+    disc = case()
+    warned = timed(disc, "net", "learned", 0.1, 40, model=LEARNED, warnings=("views 30: trained with 60",))
+    page = Page(document([disc], [result(disc, "tv-pdhg"), warned]))
+    assert page.cells("net")[-1] == "74,721"
+    assert page.cells("tv-pdhg")[-1] == "–"
+    for text in ("net: views 30: trained with 60.", "LIDC (CC BY 3.0; 4 subjects)", "no Lipschitz bound: networks"):
+        assert text in page.text
+    json_row = output_row(warned, None)
+    assert json_row["model"] == {
+        "name": "ct.net", "version": "2", "parameters": 74721, "data": LEARNED.data, "stability": LEARNED.stability
+    }  # fmt: skip
+    assert json_row["warnings"] == ["views 30: trained with 60"]
+    said = "\n".join(notes([warned]))
+    assert "net: model ct.net 2, 74,721 numbers learned" in said
+    assert "not for diagnosis" in said
+    assert "net on disc: views 30: trained with 60" in said
+
+
+def marks(svg: str) -> dict[str, tuple[float, float, str, str]]:
+    """For each method the place of its mark, its class and its outline."""
+    found = {}
+    for group in ElementTree.fromstring(svg).findall("g"):
+        title, path = group.find("title"), group.find("path")
+        if title is None or path is None:
+            continue
+        place = re.match(r"translate\(([\d.]+) ([\d.]+)\)", path.attrib["transform"])
+        assert place is not None
+        assert title.text is not None
+        found[title.text.partition(" ")[0]] = (
+            float(place[1]), float(place[2]), path.attrib["class"], path.attrib["d"]
+        )  # fmt: skip
+    return found
+
+
+def test_quality_against_time_is_logarithmic_in_time_linear_in_dB_and_shaped_by_kind() -> None:
+    disc = case()
+    results = [
+        timed(disc, "a", "direct", 0.01, 20.0), timed(disc, "b", "classical", 0.1, 25.0),
+        timed(disc, "c", "pnp", 1.0, 30.0, converged=False), timed(disc, "d", "learned", 10.0, 35.0),
+    ]  # fmt: skip
+    found = marks(tradeoff_svg(results))
+    x, y = (np.array([found[name][i] for name in "abcd"]) for i in (0, 1))
+    assert np.ptp(np.diff(x)) < 0.3
+    assert np.all(np.diff(x) > 20)
+    assert np.ptp(np.diff(y)) < 0.3
+    assert np.all(np.diff(y) < -20)
+    assert [found[name][2] for name in "abcd"] == ["full", "full", "open", "full"]
+    assert len({found[name][3] for name in "abcd"}) == 4
+
+
+def test_the_line_of_quality_against_time_leaves_out_what_is_beaten_and_what_has_not_converged() -> None:
+    disc = case()
+    results = [
+        timed(disc, "fast", "direct", 0.01, 20.0), timed(disc, "beaten", "classical", 1.0, 25.0),
+        timed(disc, "loose", "pnp", 0.02, 50.0, converged=False), timed(disc, "good", "learned", 0.1, 35.0),
+    ]  # fmt: skip
+    svg = tradeoff_svg(results)
+    found = marks(svg)
+    line = ElementTree.fromstring(svg).find("polyline")
+    assert line is not None
+    points = [tuple(float(v) for v in p.split(",")) for p in line.attrib["points"].split()]
+    assert points == [found["fast"][:2], found["good"][:2]]
+
+
+def test_labels_do_not_lie_on_each_other_and_are_escaped() -> None:
+    disc = case()
+    svg = tradeoff_svg([timed(disc, f"<method-{i}>", "classical", 1.0, 30 + 0.001 * i) for i in range(9)])
+    labels = [t for t in ElementTree.fromstring(svg).iter("text") if t.attrib["class"] == "name"]
+    assert [t.text for t in labels] == [f"<method-{i}>" for i in range(9)]
+    heights = sorted(float(t.attrib["y"]) for t in labels)
+    assert np.diff(heights).min() >= 12
+
+
+def test_without_two_figures_there_is_no_quality_against_time() -> None:
+    disc, scan = case(), case("scan", truth=False)
+    assert tradeoff_svg([timed(disc, "a", "direct", 0.01, 20.0)]) == ""
+    assert tradeoff_svg([result(scan, "a"), result(scan, "b")]) == ""
+    assert tradeoff_svg([timed(disc, "a", "direct", 0.01, 20.0), timed(disc, "b", "direct", 0.1, float("inf"))]) == ""
