@@ -88,7 +88,7 @@ def learned_proximal_gradient(
     """
 
     def layer() -> Layer[State]:
-        return Layer(ISTA(StepSize()), NetworkPrior(_network(operator.domain, 1, 1, width, depth, skip)))
+        return Layer(ISTA(StepSize()), NetworkPrior(_prox(operator.domain, width, depth, skip)))
 
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
 
@@ -151,8 +151,8 @@ def learned_primal_dual(
     """
 
     def layer() -> LearnedPrimalDual:
-        primal = _network(operator.domain, 2 + memory, 1 + memory, width, depth, skip=False)
-        dual = _network(operator.range, 2 + memory, 1 + memory, width, depth, skip=False)
+        primal = _network(operator.domain, 2 + memory, 1 + memory, width, depth)
+        dual = _network(operator.range, 2 + memory, 1 + memory, width, depth)
         return LearnedPrimalDual(primal, dual, memory)
 
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
@@ -183,7 +183,7 @@ def modl(
     """
 
     def layer() -> Layer[State]:
-        return Layer(MoDL(rho), NetworkPrior(_network(operator.domain, 1, 1, width, depth, skip=True)))
+        return Layer(MoDL(rho), NetworkPrior(_prox(operator.domain, width, depth, skip=True)))
 
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
 
@@ -216,7 +216,7 @@ def memory_modl(
     """
 
     def layer() -> MemoryMoDL:
-        return MemoryMoDL(_network(operator.domain, 2 + memory, 1 + memory, width, depth, skip=False), memory, rho)
+        return MemoryMoDL(_network(operator.domain, 2 + memory, 1 + memory, width, depth), memory, rho)
 
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
 
@@ -250,7 +250,7 @@ def learned_admm(
     start
         The starting image.
     """
-    network = partial(_network, operator.domain, 1, 1, width, depth, skip)
+    network = partial(_prox, operator.domain, width, depth, skip)
     return _admm(layers, shared, rho, network, lambda: CGUpdate(1e-3, budget), start)
 
 
@@ -280,7 +280,7 @@ def learned_admm_exact(
     start
         The starting image.
     """
-    network = partial(_network, operator.domain, 1, 1, width, depth, skip)
+    network = partial(_prox, operator.domain, width, depth, skip)
     return _admm(layers, shared, rho, network, ExactUpdate, start)
 
 
@@ -319,11 +319,9 @@ def learned_admm_network(
     """
 
     def x_update() -> NetworkUpdate:
-        return NetworkUpdate(
-            [_network(operator.domain, 3, 1, inner_width, inner_depth, skip=False) for _ in range(inner)]
-        )
+        return NetworkUpdate([_network(operator.domain, 3, 1, inner_width, inner_depth) for _ in range(inner)])
 
-    network = partial(_network, operator.domain, 1, 1, width, depth, skip)
+    network = partial(_prox, operator.domain, width, depth, skip)
     return _admm(layers, shared, rho, network, x_update, start)
 
 
@@ -350,7 +348,7 @@ def variational_network(
     """
 
     def layer() -> VariationalNetwork:
-        return VariationalNetwork(_network(operator.domain, 1, 1, width, depth, skip=False))
+        return VariationalNetwork(_network(operator.domain, 1, 1, width, depth))
 
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back=back)
 
@@ -384,8 +382,13 @@ def _admm(
     return Unrolled(repeat(layer, layers, shared=shared), start=start, back="adjoint")
 
 
-def _network(space: Space, inputs: int, outputs: int, width: int, depth: int, skip: bool) -> ImageNetwork:
-    block = ConvolutionBlock(
-        channels(inputs, space.is_complex), channels(outputs, space.is_complex), width, depth, zero=True
-    )
-    return ImageNetwork(block, skip)
+def _prox(space: Space, width: int, depth: int, skip: bool) -> ImageNetwork:
+    """A network from one image to one in the place of a prox: the identity at first, or without `skip` random."""
+    n = channels(1, space.is_complex)
+    return ImageNetwork(ConvolutionBlock(n, n, width, depth, zero=skip), skip)
+
+
+def _network(space: Space, inputs: int, outputs: int, width: int, depth: int) -> ImageNetwork:
+    """A network whose images are corrections; it starts at zero."""
+    block = ConvolutionBlock(channels(inputs, space.is_complex), channels(outputs, space.is_complex), width, depth)
+    return ImageNetwork(block)

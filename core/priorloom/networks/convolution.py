@@ -45,8 +45,12 @@ class ConvolutionBlock(nn.Module):
             assert convolution.bias is not None
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             nn.init.zeros_(convolution.bias)
+        last = self.convolutions[-1].weight
+        assert isinstance(last, Tensor)
         if zero:
-            nn.init.zeros_(self.convolutions[-1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(last)
+        else:
+            nn.init.kaiming_normal_(last, nonlinearity="linear")
 
     def forward(self, x: Tensor) -> Tensor:
         """The result."""
