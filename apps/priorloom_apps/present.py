@@ -94,8 +94,13 @@ def notes(results: Sequence[Result]) -> list[str]:
     models = {r.model.name: (r.method, r.model) for r in results if r.model is not None}
     for method, model in models.values():
         found.append(
-            f"{method}: model {model.name} {model.version}, {model.parameters:,} numbers learned; "
-            f"trained on {model.data}; {model.stability}; not for diagnosis"
+            f"{method}: model {model.name} {model.version}, {model.parameters:,} numbers learned from {model.data}; "
+            "not for diagnosis"
         )
-    found += [f"{r.method} on {r.case}: {warning}" for r in results for warning in r.warnings]
+    # One line for all methods that say the same of a case.
+    warned: dict[tuple[str, str], list[str]] = {}
+    for r in results:
+        for warning in r.warnings:
+            warned.setdefault((r.case, warning), []).append(r.method)
+    found += [f"{', '.join(methods)} on {case}: {warning}" for (case, warning), methods in warned.items()]
     return found

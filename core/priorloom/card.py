@@ -195,13 +195,8 @@ class Card(Facts):
 
     @property
     def data(self) -> str:
-        """The training data in one line: how many subjects of which source, with the licence."""
-        counts: dict[tuple[str, str], int] = {}
-        for subject in self.learning.training:
-            key = (subject.source, subject.licence)
-            counts[key] = counts.get(key, 0) + 1
-        parts = [f"{source} ({licence}; {n} subject{'s' * (n > 1)})" for (source, licence), n in counts.items()]
-        return ", ".join(parts)
+        """The training subjects in one line, with their licences."""
+        return ", ".join(f"{subject.name} ({subject.licence})" for subject in self.learning.training)
 
     @property
     def summary(self) -> str:

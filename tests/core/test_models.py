@@ -122,7 +122,7 @@ def test_the_card_says_what_is_in_the_file(folder):
     assert card.parameters == 2
     assert card.versions["torch"] == torch.__version__.partition("+")[0] or card.versions["torch"] == torch.__version__
     assert "not for diagnosis" in card.notice
-    assert card.data == "src (CC0; 2 subjects)"
+    assert card.data == "a (CC0), b (CC0)"
 
 
 def test_shared_layers_are_stored_once(tmp_path, registry):

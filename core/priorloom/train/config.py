@@ -146,6 +146,8 @@ class TrainingPlan:
         Decides the first weights and every batch.
     data_root
         The folder to which files are relative; the config's own when absent.
+    name
+        The method that the model is for, such as fbp-unet; the architecture's name when absent.
     tensorboard
         Whether to write TensorBoard files too (needs the package tensorboard).
     """
@@ -167,6 +169,7 @@ class TrainingPlan:
     log_every: int = 10
     seed: int = 0
     data_root: str = ""
+    name: str = ""
     tensorboard: bool = False
 
     def __post_init__(self) -> None:

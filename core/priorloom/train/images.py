@@ -83,7 +83,7 @@ def _read(file: Path) -> list[Array]:
         read = _format(file)
         if read is None:
             raise ReaderError(f"images {file}", expected=", ".join(_FORMATS), got=file.suffix or "no suffix")
-        planes = [np.ascontiguousarray(p, dtype=np.float32) for p in read(file)]
+        planes = [np.array(p, dtype=np.float32, order="C") for p in read(file)]  # own memory: a map may be read-only
     except InputError:
         raise
     except Exception as error:  # the libraries raise almost anything on a damaged file

@@ -193,7 +193,7 @@ def _facts(
     on = f"validation subjects {', '.join(s.subject for s in plan.validation)} (step {chosen})"
     cases = int(figures.get("cases", 0))
     return Facts(
-        name=f"{plan.modality}.{slug(name)}",
+        name=f"{plan.modality}.{slug(plan.name or name)}",
         version="1",
         modality=plan.modality,
         architecture=Architecture(name, {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}),
@@ -214,6 +214,7 @@ def _facts(
         ),
         metrics=tuple(Metric(k, figures[k], cases, on) for k in ("psnr", "ssim") if cases),
         certificate=_stability(model, sides.train[0]),
+        safeguarded="objective" in plan.loss,
     )
 
 

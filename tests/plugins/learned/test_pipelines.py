@@ -89,7 +89,7 @@ def test_a_method_is_its_trained_network_on_the_normalised_case(train, case, met
     assert got.warnings == ()
     card = read_card(folder)
     assert (got.model.name, got.model.version, got.model.parameters) == (card.name, "1", card.parameters)
-    assert got.model.data == "phantoms (none needed; 1 subject)"
+    assert got.model.data == "a (none needed)"
     assert "none is known" in got.model.stability
     assert got.parameters["model.name"] == card.name
     any_architecture = run(case, "learned", folder.parent)  # the folder of versions will do
