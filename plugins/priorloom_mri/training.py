@@ -86,7 +86,8 @@ def simulator(
         level = noise[0] * (noise[1] / noise[0]) ** float(torch.rand((), generator=generator))
         peak = images.abs().amax(dim=(-2, -1))
         std = level * peak
-        clean = A(images.to(A.device))
+        images, peak, std = images.to(A.device), peak.to(A.device), std.to(A.device)
+        clean = A(images)
         spread = (peak / peak.max()).reshape(-1, *[1] * A.range.ndim)
         y = clean + spread * add_noise(torch.zeros_like(clean), float(std.max()), generator, lines)
         scale = typical_magnitude(A.pseudo_inverse(y))
