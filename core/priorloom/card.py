@@ -97,6 +97,8 @@ class Learning:
         Whole subjects, none on both sides.
     loss, seed, steps, seconds
         What was minimised, from which seed, for how long.
+    initial
+        The model that training started from; empty where it started afresh.
     """
 
     training: Annotated[tuple[SubjectFacts, ...], Field(min_length=1)]
@@ -105,6 +107,7 @@ class Learning:
     seed: int
     steps: NonNegativeInt
     seconds: FiniteFloat
+    initial: Text = ""
 
     def __post_init__(self) -> None:
         both = {s.name for s in self.training} & {s.name for s in self.validation}

@@ -115,6 +115,8 @@ def _(step: MoDL, problem: Problem) -> float | str:
 
 @step_bound.register
 def _(step: PostProcessing, problem: Problem) -> float | str:
+    if problem.space.is_complex:
+        return "the phase that is divided out depends on the image without a bound"
     return network_bound(step.network)
 
 

@@ -24,8 +24,9 @@ PHANTOMS: Mapping[str, Callable[[tuple[int, int], torch.Generator], Tensor]] = {
 
 
 def from_stored(magnitude: Tensor, generator: torch.Generator) -> Tensor:
-    """A magnitude with a smooth random phase, complex64 ``[rows, columns]``."""
-    return torch.polar(magnitude.clamp_min(0), smooth_phase((magnitude.shape[-2], magnitude.shape[-1]), generator))
+    """A magnitude with a smooth random phase on a constant one, complex64 ``[rows, columns]``."""
+    phase = smooth_phase((magnitude.shape[-2], magnitude.shape[-1]), generator)
+    return torch.polar(magnitude.clamp_min(0), phase + 2 * math.pi * torch.rand((), generator=generator))
 
 
 def typical_magnitude(images: Tensor) -> Tensor:

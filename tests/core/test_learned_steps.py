@@ -23,6 +23,7 @@ from priorloom.steps.learned import (
     Layer,
     LearnedPrimalDual,
     LearnedWeight,
+    MemoryMoDL,
     MoDL,
     NetworkPrior,
     PostProcessing,
@@ -304,3 +305,35 @@ def test_the_backprojector_is_used_by_every_step_that_takes_it(
 def test_no_layers_are_refused() -> None:
     with pytest.raises(InputError, match="layers of an unrolled network: expected at least 1, got 0"):
         repeat(lambda: Layer(ISTA(StepSize()), LearnedWeight()), 0)
+
+
+@torch.no_grad()
+def test_memory_modl_begins_as_the_proximal_point_method(A: Dense, gaussian: Callable[..., Tensor]) -> None:
+    n, m = (channels(k, A.domain.is_complex) for k in (3, 2))
+    step = MemoryMoDL(ImageNetwork(ConvolutionBlock(n, m, 4, 2)), 1, x_update=CGUpdate(1e-12, 60)).double()
+    problem = Problem(Term(LeastSquares(A.range, gaussian(2, 4, 6, dtype=A.domain.dtype)), A))
+    rho = float(step.rho(problem.data.lipschitz() or 1.0))
+    H = A.M.mH @ A.M + rho * torch.eye(30, dtype=A.M.dtype)
+    back = A.adjoint(problem.data.f.y).flatten(-2)
+    x = torch.zeros_like(back)
+    state = step.init(problem)
+    for _ in range(3):
+        x = torch.linalg.solve(H, (back + rho * x).mT).mT
+        torch.testing.assert_close(state.x.flatten(-2), x)
+        state = step(problem, state)
+
+
+@pytest.mark.parametrize("kind", ["memory", "post"])
+def test_turning_the_measurement_turns_the_image(kind: str, gaussian: Callable[..., Tensor]) -> None:
+    A = Dense(gaussian(24, 30, dtype=COMPLEX), (6, 5), (4, 6))
+    inputs = channels(2 if kind == "memory" else 1, True)
+    network = ImageNetwork(ConvolutionBlock(inputs, 2, 4, 2, zero=False))
+    step: Step[Any] = (MemoryMoDL(network, 0) if kind == "memory" else PostProcessing(network)).double()
+    y = gaussian(2, 4, 6, dtype=COMPLEX)
+    x0 = A.adjoint(y)
+    images = []
+    for turn in (1, 1j):
+        problem = Problem(Term(LeastSquares(A.range, turn * y), A))
+        images.append(step(problem, step.init(problem, turn * x0)).x)
+    assert float((images[0] - x0).abs().max()) > 1e-3
+    torch.testing.assert_close(images[1], 1j * images[0])

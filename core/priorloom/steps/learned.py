@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from ..constraints import LEAST, Penalty, Positive, StepSize
 from ..errors import InputError
@@ -100,7 +101,10 @@ class NetworkProx(Functional):
 
 
 class PostProcessing(Step[State]):
-    """``x+ = network(x)``: no physics but in the starting image (Jin, McCann, Froustey and Unser, 2017)."""
+    """``x+ = network(x)``: no physics but in the starting image (Jin, McCann, Froustey and Unser, 2017).
+
+    The network sees a complex image divided by its smooth phase, see `MemoryMoDL`.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -112,8 +116,9 @@ class PostProcessing(Step[State]):
 
     def forward(self, problem: Problem, state: State) -> State:
         """The network."""
-        (image,) = self.network(state.x)
-        return State(image)
+        phase = smooth_phase(state.x)
+        (image,) = self.network(state.x * phase.conj())
+        return State(image * phase)
 
 
 class VariationalNetwork(Step[State]):
@@ -187,10 +192,13 @@ class Correction(State):
         What the data changed in the last image of the network, ``x - z``; ``rho (z - x)`` is the data gradient at x.
     images
         What the networks remember.
+    phase
+        The smooth phase of the first image, of modulus 1 (1 for real images).
     """
 
     moved: Tensor
     images: tuple[Tensor, ...]
+    phase: Tensor
 
 
 class MemoryMoDL(Step[Correction]):
@@ -201,6 +209,10 @@ class MemoryMoDL(Step[Correction]):
 
     Memory as in learned primal-dual (Adler and Oktem, 2018), data consistency as in `MoDL`. The image before the first
     layer is made consistent with the data too. With a network that adds zero it is the proximal point method.
+
+    The phase of a scan is arbitrary (coils, fields, echo times), and a network that has seen few phases fails on the
+    others. So it sees every image divided by the smooth phase of the first one, as partial-Fourier methods do (Noll,
+    Nishimura and Macovski, IEEE Trans. Med. Imaging 10, 1991), and never learns a phase: turning y turns the result.
 
     Parameters
     ----------
@@ -226,14 +238,26 @@ class MemoryMoDL(Step[Correction]):
         least_squares(self, problem)
         z = start(problem, x0)
         x = consistent(self, problem, z, per_image(problem, z, self.rho))
-        return Correction(x, x - z, (torch.zeros_like(x),) * self.memory)
+        return Correction(x, x - z, (torch.zeros_like(x),) * self.memory, smooth_phase(x))
 
     def forward(self, problem: Problem, state: Correction) -> Correction:
         """The network, then the data."""
-        change, *memory = self.network(state.x, state.moved, *state.images)
-        z = state.x + change
+        phase = state.phase
+        change, *memory = self.network(state.x * phase.conj(), state.moved * phase.conj(), *state.images)
+        z = state.x + change * phase
         x = consistent(self, problem, z, per_image(problem, z, self.rho))
-        return Correction(x, x - z, tuple(a + b for a, b in zip(state.images, memory, strict=True)))
+        return Correction(x, x - z, tuple(a + b for a, b in zip(state.images, memory, strict=True)), phase)
+
+
+def smooth_phase(x: Tensor, window: int = 9) -> Tensor:
+    """``s / |s|`` with s the mean of x over a square window, of modulus 1 where s is not 0; 1 for real images."""
+    if not x.is_complex():
+        return torch.ones_like(x)
+    parts = torch.view_as_real(x.detach().resolve_conj()).movedim(-1, -3)
+    mean = avg_pool2d(parts.flatten(0, -4) if parts.ndim > 3 else parts, window, 1, window // 2)
+    s = torch.view_as_complex(mean.reshape(parts.shape).movedim(-3, -1).contiguous())
+    size = s.abs()
+    return torch.where(size > 0, s / size.clamp_min(torch.finfo(size.dtype).tiny), 1)
 
 
 def consistent(step: MoDL | MemoryMoDL, problem: Problem, z: Tensor, rho: Tensor) -> Tensor:

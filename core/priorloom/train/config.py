@@ -148,6 +148,8 @@ class TrainingPlan:
         The folder to which files are relative; the config's own when absent.
     name
         The method that the model is for, such as fbp-unet; the architecture's name when absent.
+    initial
+        The folder of a trained model of the same architecture to start from, relative to the working directory.
     tensorboard
         Whether to write TensorBoard files too (needs the package tensorboard).
     """
@@ -170,6 +172,7 @@ class TrainingPlan:
     seed: int = 0
     data_root: str = ""
     name: str = ""
+    initial: str = ""
     tensorboard: bool = False
 
     def __post_init__(self) -> None:

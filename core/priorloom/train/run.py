@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ..binding import bind_factory
-from ..card import Architecture, Card, Facts, Learning, Metric, Scope, Stability, SubjectFacts
+from ..card import Architecture, Card, Facts, Learning, Metric, Scope, Stability, SubjectFacts, read_card
 from ..errors import InputError
 from ..lipschitz import certificate
 from ..modality import Batch, slug
-from ..models import number_type, save_model
+from ..models import load_model, number_type, save_model
 from ..registry import Registry
 from ..unrolled import Unrolled
 from . import checkpoint
@@ -127,7 +127,20 @@ def _untrained(plan: TrainingPlan, registry: Registry, example: Batch) -> tuple[
     _, settings = bind_factory(registry, factory, f"architecture '{name}'", plan.architecture_settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        return registry.architecture(name, example.operator, plan.architecture_settings), settings
+        model = registry.architecture(name, example.operator, plan.architecture_settings)
+    if plan.initial:
+        given = load_model(Path(plan.initial), registry, example.operator)
+        if {k: p.shape for k, p in given.named_parameters()} != {k: p.shape for k, p in model.named_parameters()}:
+            raise InputError(
+                f"initial model {plan.initial}", expected=f"a model of the same '{name}'", got="another one"
+            )
+        seen = {s.name for s in read_card(Path(plan.initial)).learning.training}
+        leaked = next((s.subject for s in plan.validation if s.subject in seen), None)
+        if leaked is not None:
+            raise InputError(f"subject '{leaked}'", expected="validation subjects that the initial model has not seen",
+                             got="one it learned from", cure="hold whole subjects out")  # fmt: skip
+        model.load_state_dict(given.state_dict())
+    return model, settings
 
 
 def _check(model: Unrolled, loss: Loss, sides: Sides, first: Batch) -> None:
@@ -211,11 +224,21 @@ def _facts(
             seed=plan.seed,
             steps=progress.step,
             seconds=round(progress.seconds, 3),
+            initial=_started_from(plan),
         ),
         metrics=tuple(Metric(k, figures[k], cases, on) for k in ("psnr", "ssim") if cases),
         certificate=_stability(model, sides.train[0]),
         safeguarded="objective" in plan.loss,
     )
+
+
+def _started_from(plan: TrainingPlan) -> str:
+    """The model that training started from, in words; empty where there was none."""
+    if not plan.initial:
+        return ""
+    card = read_card(Path(plan.initial))
+    before = f"; {card.learning.initial}" if card.learning.initial else ""
+    return f"{card.name} {card.version} after {card.learning.steps} steps, sha256 {card.sha256[:16]}{before}"
 
 
 def _stability(model: Unrolled, example: Batch) -> Stability:
