@@ -324,6 +324,7 @@ def test_memory_modl_begins_as_the_proximal_point_method(A: Dense, gaussian: Cal
 
 
 @pytest.mark.parametrize("kind", ["memory", "post"])
+@torch.no_grad()
 def test_turning_the_measurement_turns_the_image(kind: str, gaussian: Callable[..., Tensor]) -> None:
     A = Dense(gaussian(24, 30, dtype=COMPLEX), (6, 5), (4, 6))
     inputs = channels(2 if kind == "memory" else 1, True)
