@@ -36,7 +36,7 @@ LAMS = tuple(float(lam) for lam in np.geomspace(1e-4, 3e-2, 8))
 TUNING = {"mri-images/vs-seg-001": 4, "mri-images/stroke/T1.nii.gz": 3, "mri-images/stroke/T2.nii.gz": 3}
 TEST = "mri-images/pyradiomics/brain1_image.nrrd"
 MASKS = ("variable-density", "poisson-disc")
-METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg", "zero-filled-unet", "modl")
+METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg", "zero-filled-unet", "memory-modl")
 HEAD = 0.05
 
 

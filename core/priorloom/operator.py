@@ -23,9 +23,12 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
+        apply = operator._adjoint if adjoint else operator._forward
+        if not torch.amp.is_autocast_available(x.device.type):
+            return apply(x)
         # Physics is computed in the precision of the Spaces, also where networks run in mixed precision.
         with torch.autocast(x.device.type, enabled=False):
-            return operator._adjoint(x) if adjoint else operator._forward(x)
+            return apply(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, LinearOperator, bool], output: Tensor) -> None:

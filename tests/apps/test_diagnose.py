@@ -99,7 +99,10 @@ def test_solver_against_its_minimiser_and_registered_name(
     cli: Cli, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save(registry, tmp_path / "model", "learned-ista", {"layers": 3})
-    monkeypatch.setattr(Registry, "model", lambda self, name: folder / "1")
+    shipped = Registry.model
+    monkeypatch.setattr(
+        Registry, "model", lambda self, name: folder / "1" if name == "ct.learned-ista" else shipped(self, name)
+    )
     monkeypatch.setattr(diagnose_rivals, "REFERENCE", Solver(max_iterations=20_000, tolerance=1e-4))
     monkeypatch.setattr(diagnose_rivals, "ITERATIONS", 100)
     out = tmp_path / "out"

@@ -353,5 +353,5 @@ def test_the_card_is_plain_and_keeps_every_fact(folder):
     given = facts()
     assert all(getattr(card, name) == getattr(given, name) for name in Facts.__dataclass_fields__)
     assert isinstance(card, Card)
-    assert "2 learned numbers; trained on src (CC0; 2 subjects); psnr 31.5 (12 cases: subject c)" in card.summary
+    assert "2 learned numbers; trained on a (CC0), b (CC0); psnr 31.5 (12 cases: subject c)" in card.summary
     assert isinstance(SimpleNamespace(**json.loads((folder / "card.json").read_text())).scope["noise_std"], list)

@@ -66,7 +66,8 @@ def test_iterations_end_with_convergence(tiny: Batch, registry: Registry) -> Non
     model = registry.architecture("learned-ista", tiny.operator, {"layers": 1})
     problem = model.problem(tiny.operator, tiny.measurement, tiny.noise_std)
     assert tiny.truth is not None
-    errors, converged = rival_errors(Rival("fista", FISTA(), problem, lambda: None), tiny.truth, n=5000, tol=1e-3)
+    rival = Rival("fista", FISTA(), problem, lambda: None, max_iterations=5000, tolerance=1e-3)
+    errors, converged = rival_errors(rival, tiny.truth)
     assert converged
     assert len(errors) < 1000
     assert errors[0] == pytest.approx(1.0)  # the start is zero
