@@ -32,7 +32,7 @@ from priorloom_mri.bart import read
 from priorloom_mri.coils import root_sum_of_squares
 from priorloom_mri.operators import ifftc
 
-LAMS = tuple(float(lam) for lam in np.geomspace(1e-4, 3e-2, 8))
+LAMS = (2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
 TUNING = {"mri-images/vs-seg-001": 4, "mri-images/stroke/T1.nii.gz": 3, "mri-images/stroke/T2.nii.gz": 3}
 TEST = "mri-images/pyradiomics/brain1_image.nrrd"
 MASKS = ("variable-density", "poisson-disc")
