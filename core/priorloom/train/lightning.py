@@ -186,6 +186,8 @@ class _Module(pl.LightningModule):
         )
         if self.progress.optimiser:
             optimiser.load_state_dict(self.progress.optimiser)
+        for group in optimiser.param_groups:  # a resumed run may change it; the rate is set before every step
+            group["weight_decay"] = settings.weight_decay
         return optimiser
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -94,6 +94,8 @@ def train(
     model, settings = _untrained(plan, registry, first)
     _check(model, loss, sides, first)
     progress = _progress(plan, last, resume)
+    if optimiser.ema is None:
+        progress.mean = None  # of an earlier run, and from here on not of these weights
     run = Run(
         batches=sides.train,
         validation=sides.validation,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from priorloom import Registry
 from priorloom.errors import DivergenceError, InputError
@@ -184,6 +185,26 @@ def test_more_steps_may_be_added(config: Any, registry: Registry, tmp_path: Path
     first = train(load(config(steps=4)), registry, tmp_path / "out")
     second = train(load(config(steps=6)), registry, tmp_path / "out", resume=True)
     assert (first.folder.name, second.folder.name, second.step) == ("1", "2", 6)
+
+
+def test_resuming_without_a_mean_keeps_the_weights_themselves(config: Any, registry: Registry, tmp_path: Path) -> None:
+    data = {"train": [{"subject": "ellipses", "phantom": "ellipses"}]}  # not validated: the last weights are kept
+    train(load(config(steps=4, data=data)), registry, tmp_path / "out")
+    last = tmp_path / "out/checkpoints/last.pt"
+    assert load_checkpoint(last).mean is not None
+    done = train(load(config(steps=8, data=data, optimiser={"ema": None})), registry, tmp_path / "out", resume=True)
+    progress = load_checkpoint(last)
+    assert progress.mean is None
+    kept = load_file(done.folder / "model.safetensors")
+    assert all(torch.equal(kept[name], tensor) for name, tensor in progress.weights.items() if name in kept)
+
+
+def test_resuming_with_another_weight_decay_uses_it(config: Any, registry: Registry, tmp_path: Path) -> None:
+    train(load(config(steps=2)), registry, tmp_path / "out")
+    plan = load(config(steps=4, optimiser={"weight_decay": 0.5}))
+    train(plan, registry, tmp_path / "out", resume=True)
+    groups = load_checkpoint(tmp_path / "out/checkpoints/last.pt").optimiser["param_groups"]
+    assert [g["weight_decay"] for g in groups] == [0.5]
 
 
 def test_nothing_to_resume(config: Any, registry: Registry, tmp_path: Path) -> None:
