@@ -262,7 +262,29 @@ def load(path: Path, assignments: Iterable[str] = ()) -> TrainingPlan:
     plan = section(TrainingPlan, raw, f"config {path.name}")
     root = path.parent / plan.data_root
     plan.optimiser_settings  # noqa: B018  # checked now, not after the data are read
-    return section(TrainingPlan, {**raw, "data_root": str(root)}, f"config {path.name}")
+    plan = section(TrainingPlan, {**raw, "data_root": str(root)}, f"config {path.name}")
+    _check_files(plan)
+    return plan
+
+
+def _check_files(plan: TrainingPlan) -> None:
+    """Refuse what is on both sides of the split under two names: a file, or one in a folder of the other side."""
+    held_out = [(s, p) for s in plan.validation if (p := _place(plan, s)) is not None]
+    for source in plan.train:
+        here = _place(plan, source)
+        for other, there in held_out if here is not None else ():
+            if here == there or here in there.parents or there in here.parents:
+                raise InputError(
+                    f"subjects '{source.subject}' and '{other.subject}'", expected="files of their own on each side",
+                    got=f"{min(here, there, key=lambda p: len(p.parts))} in data.train and data.validation",
+                    cure="hold whole subjects out",
+                )  # fmt: skip
+
+
+def _place(plan: TrainingPlan, source: Source) -> Path | None:
+    """Where a source's file or folder is, links followed."""
+    given = source.files if source.files is not None else source.scan
+    return None if given is None else (Path(plan.data_root) / given).resolve()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,6 +19,9 @@ from .config import Source, TrainingPlan
 from .data import Examples, Subject, cropped
 from .images import read_slices
 
+# torch's generator on the CPU takes the lower 32 bits of a seed. Times an odd number this is 2**31 again: the batches of
+# validation begin half the ring of seeds away from those of training, which come there after 2**31 steps.
+_HELD_OUT = 2**31
 BatchesByNumber = torch.utils.data.Dataset[Batch]
 
 
@@ -55,7 +58,7 @@ def make_sides(plan: TrainingPlan, registry: Registry) -> Sides:
     if not plan.validation:
         return Sides(train, None, _operator_name(plan, registry))
     held_out = _examples(
-        plan, registry, modality, plan.validation, plan.seed + 1, augment=False, count=plan.validation_batches
+        plan, registry, modality, plan.validation, plan.seed + _HELD_OUT, augment=False, count=plan.validation_batches
     )
     return Sides(train, tuple(held_out[i] for i in range(len(held_out))), _operator_name(plan, registry))
 

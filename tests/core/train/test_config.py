@@ -65,6 +65,35 @@ def test_what_it_refuses(assignment: str, text: str, config: Any) -> None:
     assert text in refused(config(), assignment)
 
 
+@pytest.mark.parametrize(
+    ("train", "validation"),
+    [
+        ("{files: a.npy}", "{files: a.npy}"),
+        ("{files: a.npy}", "{files: sub/../a.npy}"),
+        ("{files: a.npy}", "{files: link.npy}"),
+        ("{files: sub}", "{files: sub/b.npy}"),
+        ("{files: sub/b.npy}", "{files: ./sub/}"),
+        ("{files: sub}", "{files: inside}"),
+        ("{scan: a.npz}", "{scan: link.npz}"),
+        ("{scan: sub/b.npz}", "{files: .}"),
+    ],
+)
+def test_a_file_on_both_sides_under_two_names(train: str, validation: str, config: Any, tmp_path: Path) -> None:
+    (tmp_path / "sub" / "deep").mkdir(parents=True)
+    (tmp_path / "inside").symlink_to(tmp_path / "sub" / "deep")
+    for ending in ("npy", "npz"):
+        (tmp_path / f"a.{ending}").touch()
+        (tmp_path / f"link.{ending}").symlink_to(tmp_path / f"a.{ending}")
+    sides = (f"[{{subject: {name}, {given[1:]}]" for name, given in (("one", train), ("two", validation)))
+    text = refused(config(), *(f"data.{side}={value}" for side, value in zip(("train", "validation"), sides, strict=True)))
+    assert "subjects 'one' and 'two': expected files of their own on each side" in text
+
+
+def test_files_beside_each_other_are_two_subjects(config: Any, tmp_path: Path) -> None:
+    sides = ["data.train=[{subject: one, files: sub}]", "data.validation=[{subject: two, files: sub-2}]"]
+    assert load(config(), sides).validation[0].files == "sub-2"
+
+
 def test_files_that_are_no_config(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "absent.yaml")
     assert "a directory" in refused(tmp_path)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 
 from priorloom import Registry
+from priorloom.train.config import TrainingPlan
 from priorloom.train.data import Examples, Subject, cropped
+from priorloom.train.sources import make_sides
 
 
 def examples(seed: int) -> Examples:
@@ -26,6 +28,19 @@ def test_a_batch_is_a_function_of_seed_and_number() -> None:
     assert torch.equal(later.truth, batch.truth)  # type: ignore[arg-type]
     assert not torch.equal(later.measurement, one[4].measurement)
     assert not torch.equal(later.measurement, examples(1)[3].measurement)
+
+
+def test_no_batch_of_training_is_one_of_validation() -> None:
+    plan = TrainingPlan(
+        "ct", {"name": "learned-proximal-gradient"}, 4_000_000, (16, 16), operator={"views": 6},
+        simulation={"pixel_sizes": [4.0]}, batch_size=1, validation_batches=1,
+        data={side: [{"subject": side, "phantom": "ellipses"}] for side in ("train", "validation")},
+    )  # fmt: skip
+    sides = make_sides(plan, Registry.discover())
+    assert sides.validation is not None
+    held_out = sides.validation[0].measurement
+    for number in (0, 1, 1_000_002, 1_000_003, 1_000_004, 2_000_006):  # steps between the streams of two seeds
+        assert not torch.equal(sides.train[number].measurement, held_out)
 
 
 def test_squares_without_anything_in_them_are_drawn_again() -> None:
