@@ -127,7 +127,11 @@ class Metric:
 
 @dataclass(frozen=True, config=_CONFIG)
 class Stability:
-    """A Lipschitz bound of the measurement-to-image map, or None and the reason why there is none."""
+    """A Lipschitz bound of the layers, or None and the reason why there is none.
+
+    It is of the map from the starting image to the last one, ``x_0 -> x_K``, with the measurement held fixed, on one
+    operator; how the image follows the measurement it does not say.
+    """
 
     lipschitz: FiniteFloat | None
     reason: Text

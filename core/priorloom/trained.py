@@ -6,15 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .card import Card, outside, read_card
+from .card import Card, Stability, outside, read_card
 from .errors import InputError
+from .lipschitz import certificate
 from .models import load_card, newest_version
 from .pipeline import Assembly, Learned
 from .steps.safeguard import safeguarded
 
 if TYPE_CHECKING:
     from .modality import Case
+    from .problem import Problem
     from .registry import Registry
+    from .unrolled import Unrolled
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,14 @@ class ModelSlot:
         network = load_card(folder, card, self.registry, A)
         if card.safeguarded:
             network = safeguarded(network)
+        problem = network.problem(A, y, case.noise_std)
         described = self.registry.modality(case.modality).describe(A)
         return Assembly(
-            network.problem(A, y, case.noise_std),
+            problem,
             network.layers,
             network.starting_image(A, y),
             parameters={"model.name": card.name, "model.version": card.version},
-            model=Learned(card.name, card.version, card.parameters, card.data, str(card.certificate)),
+            model=Learned(card.name, card.version, card.parameters, card.data, str(_stability(card, network, problem))),
             warnings=tuple(outside(card.scope, described, case.noise_std)),
         )
 
@@ -114,3 +118,13 @@ class ModelSlot:
         return f"set model.path=FOLDER of one you trained, or model.name; registered for {modality}: " + (
             ", ".join(names) or "none"
         )
+
+
+def _stability(card: Card, network: Unrolled, problem: Problem) -> Stability:
+    """What is proven of the layers on the operator at hand: the number on the card is that of one in training."""
+    if card.safeguarded:
+        return Stability(None, "the safeguard goes from one image to another at once")
+    if card.certificate.lipschitz is None:
+        return card.certificate
+    found = certificate(network.layers, problem)
+    return Stability(found.bound, f"from the starting image to the last: {found.reason}")

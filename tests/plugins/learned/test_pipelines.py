@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from priorloom.checking import check_component
 from priorloom.comparison import Method, default_methods, reconstruct
 from priorloom.config import Plan, make_methods
 from priorloom.errors import InputError
+from priorloom.lipschitz import certificate
 from priorloom.models import load_model, number_type, save_model
 
 REGISTRY = Registry.discover()
@@ -106,6 +108,36 @@ def test_outside_its_range_a_model_warns(train, caplog):
     loud = replace(case, noise_std=10 * case.noise_std)
     (warning,) = run(loud, "learned-ista", folder).warnings
     assert warning.startswith("noise ")
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**card, **changes}))
+
+
+def test_the_bound_that_is_shown_is_that_on_the_operator_at_hand(train):
+    """With the direct method in the place of the adjoint it depends on the operator, and the card's is of another."""
+    case = ct_case()
+    folder = train("ct.mine", case, "learned-proximal-gradient", layers=1, width=2, depth=2)
+    edit(folder, certificate={"lipschitz": 12345.0, "reason": "on an operator of training"})
+    shown = []
+    for views in (12, 3):
+        case = ct_case(views)
+        inner = case.scaled(REGISTRY.modality("ct").scale(case))
+        network = load_model(folder, REGISTRY, case.operator)
+        problem = network.problem(inner.operator, inner.measurement, inner.noise_std)
+        bound = certificate(network.layers, problem).bound
+        shown.append(run(case, "learned", folder).model.stability)
+        assert shown[-1].startswith(f"Lipschitz bound {bound:.3g} (from the starting image to the last: ")
+    assert shown[0] != shown[1]
+
+
+def test_the_safeguard_has_no_bound(train):
+    folder = train("ct.learned-ista", ct_case(), "learned-ista", layers=1)
+    edit(folder, certificate={"lipschitz": 1.0, "reason": "proven"})
+    assert run(ct_case(), "learned-ista", folder).model.stability.startswith("Lipschitz bound 1 ")
+    edit(folder, safeguarded=True)
+    assert run(ct_case(), "learned-ista", folder).model.stability.startswith("no Lipschitz bound: the safeguard")
 
 
 def test_models_that_do_not_fit_are_refused(train):
