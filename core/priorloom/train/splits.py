@@ -49,6 +49,17 @@ class Selected(LinearOperator):
         return self.gain * self.operator.pseudo_inverse(self.selection * y)
 
 
+def _drawn(
+    pairs: list[tuple[Selected, Selected]], device: torch.device, generator: torch.Generator
+) -> tuple[Selected, Selected]:
+    """One of the pairs, on `device`: they may have been made before the batch and its operator were moved there."""
+    pair = pairs[int(torch.randint(len(pairs), (), generator=generator))]
+    for part in pair:
+        if part.device != device:  # moving forgets the norm
+            part.to(device)
+    return pair
+
+
 @dataclass
 class Noise2Inverse:
     """``|model(y_a) - B y_b|^2`` for two disjoint groups of views a and b and the direct method B (Hendriksen, Pelt and
@@ -74,9 +85,8 @@ class Noise2Inverse:
 
     def __call__(self, model: Unrolled, batch: Batch, generator: torch.Generator) -> Tensor:
         """The loss of one batch."""
-        groups = self.groups(batch.operator)
-        given, target = groups[int(torch.randint(len(groups), (), generator=generator))]
         y = batch.measurement
+        given, target = _drawn(self.groups(batch.operator), y.device, generator)
         image: Tensor = model(given, y * given.selection, batch.noise_std)
         with torch.autocast(y.device.type, enabled=False), torch.no_grad():
             reference = target.pseudo_inverse(y)
@@ -131,8 +141,7 @@ class SelfSupervised:
                              cure="for CT use noise2inverse")  # fmt: skip
         if id(A) not in self._known:
             self._known[id(A)] = [self._split(A, y, number) for number in range(self.splits)]
-        pairs = self._known[id(A)]
-        given, held = pairs[int(torch.randint(len(pairs), (), generator=generator))]
+        given, held = _drawn(self._known[id(A)], y.device, generator)
         image: Tensor = model(given, y * given.selection, batch.noise_std)
         with torch.autocast(y.device.type, enabled=False):
             v = held.selection * y

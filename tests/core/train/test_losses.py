@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from skimage.metrics import structural_similarity
 from priorloom import Registry
 from priorloom.errors import InputError
 from priorloom.modality import Batch
+from priorloom.operator import LinearOperator
+from priorloom.space import Space
 from priorloom.testing import check_operator
 from priorloom.train.losses import Objective, Supervised, make_loss, ssim
 from priorloom.train.splits import Noise2Inverse, Selected, SelfSupervised
@@ -136,6 +139,42 @@ def test_ssdu_splits_the_samples_and_always_gives_the_middle() -> None:
     value = loss(model, Batch(A, y, None, torch.tensor([0.1, 0.1])), torch.Generator().manual_seed(0))
     assert 0 < float(value.detach()) < 10
     value.backward()
+
+
+class Scaled(LinearOperator):
+    """``y = w x``; its one tensor can move to any device."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(Space((16, 16), dtype), Space((16, 16), dtype))
+        self.register_buffer("weights", torch.full((16, 16), 2.0))
+        self.weights: torch.Tensor
+
+    def _forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weights * x
+
+    def _adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.weights * y
+
+    def _pseudo_inverse(self, y: torch.Tensor) -> torch.Tensor:
+        return y / self.weights
+
+
+@pytest.mark.parametrize(("loss", "dtype"), [(Noise2Inverse(), torch.float32), (SelfSupervised(), torch.complex64)])
+def test_parts_follow_their_operator_to_another_device(
+    loss: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is first computed on the CPU, as a check; then the operators move to the accelerator."""
+
+    def model(A: Any, y: torch.Tensor, noise_std: torch.Tensor) -> torch.Tensor:
+        assert A.device == A.operator.device == y.device
+        return A.adjoint(y)
+
+    A = Scaled(dtype)
+    batch = Batch(A, A(torch.ones((2, 16, 16), dtype=dtype)), None, torch.tensor([0.1, 0.1]))
+    assert loss(model, batch, torch.Generator().manual_seed(0)).device.type == "cpu"
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none for the meta device
+    moved = batch.to("meta")
+    assert loss(model, moved, torch.Generator().manual_seed(0)).device.type == "meta"
 
 
 def test_each_splitting_is_for_its_modality(ct: Batch) -> None:
