@@ -34,7 +34,10 @@ class Relative(nn.Module):
 class StepSize(Relative):
     """A step size in ``(0, 2 / L)``: ``t = (2 / L) (m + (1 - 2 m) s(w))`` with the sigmoid s and the margin m.
 
-    Gradient steps with it are averaged operators, hence nonexpansive (Bauschke and Combettes, 2017, prop. 4.39).
+    With the adjoint, gradient steps on a convex data term are averaged operators, hence nonexpansive (Bauschke and
+    Combettes, 2017, prop. 4.39). With a backprojector B and ``L = |B A|`` they are where B A is symmetric and positive
+    semidefinite, as the adjoint's is. That of a direct method need not be, and then the steps may expand; see
+    `priorloom.lipschitz.gradient_step_bound`.
 
     Parameters
     ----------

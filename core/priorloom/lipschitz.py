@@ -124,22 +124,24 @@ def gradient_step_bound(step_size: float | Tensor | Relative | None, problem: Pr
     """The norm of ``I - t B A`` for least squares, B the adjoint or a backprojector.
 
     With the adjoint it is at most ``max(1, t L - 1)``, for any smooth convex data term; with a backprojector it is that
-    of the operator, see ``LinearOperator.norm``.
+    of the operator, see ``LinearOperator.norm``. For one t per batch element it is the largest: the norm is convex in
+    t, so that of the smallest t or that of the largest.
     """
     constant = problem.data.lipschitz()
     if constant is None:
         return f"{type(problem.data.f).__name__} is not smooth"
     given = at_hand(problem, step_size)
     if given is None:
-        t = 1 / constant if constant else 1.0
+        ends = {1 / constant if constant else 1.0}
     else:
-        t = float(torch.as_tensor(given, dtype=torch.float64).detach().max())
+        steps = torch.as_tensor(given, dtype=torch.float64).detach()
+        ends = {float(steps.min()), float(steps.max())}
     backprojector = problem.data.backprojector
     if backprojector is None:
-        return max(1.0, t * constant - 1) if problem.data.f.is_convex else "the data term is not convex"
+        return max(1.0, max(ends) * constant - 1) if problem.data.f.is_convex else "the data term is not convex"
     if not isinstance(problem.data.f, LeastSquares):
         return "the data term with a backprojector is not least squares"
-    return (Identity(problem.space) - t * (backprojector @ problem.data.K)).norm()
+    return max((Identity(problem.space) - t * (backprojector @ problem.data.K)).norm() for t in ends)
 
 
 def prox_bound(prior: Functional) -> float | str:
