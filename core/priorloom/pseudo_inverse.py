@@ -1,4 +1,4 @@
-"""The direct method as a linear operator: FBP or density-compensated zero-filling in the place of the adjoint."""
+"""The direct method as a linear operator in the place of the adjoint: FBP, or zero-filling with the coils combined."""
 
 from __future__ import annotations
 

@@ -35,7 +35,8 @@ class Unrolled(nn.Module):
     start
         The starting image: zero, or the direct method's.
     back
-        What carries the data gradient back: the adjoint, or the direct method (FBP, density-compensated zero-filling).
+        What carries the data gradient back: the adjoint, or the direct method: FBP; for MRI zero-filling, with several
+        coils ``A^H y / sum |S|^2``.
     prior
         ``prior(space) -> Functional`` with weight 1, for layers that scale the problem's prior and for the objective as
         a loss; it is weighed by the noise in the image, ``std(A^H e)``. No prior when absent.
