@@ -56,6 +56,23 @@ def smooth_phase(image_shape: tuple[int, int], generator: torch.Generator, radia
     return phase * (radians / phase.abs().max())
 
 
+def scan_phase(magnitude: Tensor, generator: torch.Generator) -> Tensor:
+    """A random phase as real scans have it, float32 ``[rows, columns]``.
+
+    A constant anywhere on the circle, a quadratic (`smooth_phase`), variations over an eighth and a thirtieth of the image
+    (field inhomogeneities; standard deviations of up to 0.4 and 0.2), and a part that follows the magnitude (tissues of
+    different frequency, such as fat; up to half a radian).
+    """
+    shape = (magnitude.shape[-2], magnitude.shape[-1])
+    phase = smooth_phase(shape, generator) + 2 * math.pi * torch.rand((), generator=generator)
+    for cells, strength in ((8, 0.4), (30, 0.2)):
+        coarse = torch.randn(1, 1, cells, cells, generator=generator)
+        fine = torch.nn.functional.interpolate(coarse, size=shape, mode="bicubic")[0, 0]
+        phase = phase + strength * torch.rand((), generator=generator) * fine
+    relative = magnitude / magnitude.max().clamp_min(torch.finfo(magnitude.dtype).tiny)
+    return phase + (torch.rand((), generator=generator) - 0.5) * relative
+
+
 def phantom(image_shape: tuple[int, int], generator: torch.Generator) -> Tensor:
     """The Shepp-Logan head with a smooth phase, complex64 ``[rows, columns]``."""
     magnitude = shepp_logan(image_shape)

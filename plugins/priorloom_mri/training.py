@@ -15,7 +15,7 @@ from priorloom.modality import Batch, Simulate
 from .coils import birdcage_maps
 from .masks import MaskName, make_mask
 from .noise import add_noise
-from .phantoms import phantom, smooth_phase
+from .phantoms import phantom, scan_phase
 
 if TYPE_CHECKING:
     from priorloom.registry import Registry
@@ -24,9 +24,8 @@ PHANTOMS: Mapping[str, Callable[[tuple[int, int], torch.Generator], Tensor]] = {
 
 
 def from_stored(magnitude: Tensor, generator: torch.Generator) -> Tensor:
-    """A magnitude with a smooth random phase on a constant one, complex64 ``[rows, columns]``."""
-    phase = smooth_phase((magnitude.shape[-2], magnitude.shape[-1]), generator)
-    return torch.polar(magnitude.clamp_min(0), phase + 2 * math.pi * torch.rand((), generator=generator))
+    """A magnitude with a random phase as scans have it (`scan_phase`), complex64 ``[rows, columns]``."""
+    return torch.polar(magnitude.clamp_min(0), scan_phase(magnitude, generator))
 
 
 def typical_magnitude(images: Tensor) -> Tensor:
