@@ -19,6 +19,10 @@ from .errors import InputError
 CARD_FILE, WEIGHTS_FILE = "card.json", "model.safetensors"
 CARD_LIMIT = 2**20
 """Bytes of a card."""
+SIZE_LIMIT = 64 * 10**6
+"""Bytes of a file of weights."""
+RANK_LIMIT = 8
+"""Axes of a tensor."""
 SETTING_LIMIT = 10_000
 """A number among the settings of an architecture is at most this: layers and channels are counted in hundreds."""
 NOTICE = "A research model: not for diagnosis."
@@ -32,7 +36,17 @@ Number = Annotated[float, Field(ge=-SETTING_LIMIT, le=SETTING_LIMIT, allow_inf_n
 Scalar = bool | Count | Number | Text | None
 Numbers = Literal["real", "complex"]
 StoredType = Literal["float32", "int64"]
-Range = tuple[FiniteFloat, FiniteFloat] | tuple[Text, ...]
+Size = Annotated[int, Field(ge=0, le=SIZE_LIMIT)]
+
+
+def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"the lowest number {pair[0]:g} is above the highest {pair[1]:g}")
+    return pair
+
+
+Interval = Annotated[tuple[FiniteFloat, FiniteFloat], pydantic.AfterValidator(_ordered)]
+Range = Interval | Annotated[tuple[Text, ...], Field(min_length=1, max_length=1000)]
 """From the lowest to the highest number, or the texts that occurred."""
 
 _CONFIG = pydantic.ConfigDict(extra="forbid")
@@ -50,7 +64,7 @@ class Architecture:
 class TensorFacts:
     """Shape and dtype of one tensor."""
 
-    shape: tuple[NonNegativeInt, ...]
+    shape: Annotated[tuple[Size, ...], Field(max_length=RANK_LIMIT)]
     dtype: StoredType
 
 
@@ -74,7 +88,7 @@ class Scope:
     images: Numbers
     measurements: Numbers
     ranges: dict[Text, Range]
-    noise_std: tuple[FiniteFloat, FiniteFloat]
+    noise_std: Interval
 
 
 @dataclass(frozen=True, config=_CONFIG)

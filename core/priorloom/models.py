@@ -28,6 +28,8 @@ from torch.nn.modules import module as torch_module
 from .card import (
     CARD_FILE,
     CARD_LIMIT,
+    RANK_LIMIT,
+    SIZE_LIMIT,
     WEIGHTS_FILE,
     Card,
     Facts,
@@ -46,8 +48,6 @@ from .unrolled import Unrolled
 if TYPE_CHECKING:
     from .registry import Registry
 
-SIZE_LIMIT = 64 * 10**6
-"""Bytes of a file of weights."""
 _HEADER_LIMIT = 2**22
 _DTYPES: dict[torch.dtype, StoredType] = {torch.float32: "float32", torch.int64: "int64"}
 
@@ -222,12 +222,24 @@ def _checked_content(path: Path, card: Card) -> bytes:
         raise InputError(what, expected=f"sha256 {card.sha256}", got=found, cure="the file is damaged, or another one")
     try:
         declared = json.loads(content[8 : 8 + header])
-        sizes = [math.prod(t["shape"]) for name, t in declared.items() if name != "__metadata__"]
+        shapes = [_shape(t["shape"]) for name, t in declared.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(what, expected="the header of a safetensors file", got=type(error).__name__) from error
-    if sum(sizes) > len(content):
-        raise InputError(what, expected=f"tensors within {len(content)} bytes", got=f"{sum(sizes)} numbers declared")
+    # The card's shapes too: they are what a network may grow to before its tensors are compared.
+    for given in (shapes, [t.shape for t in card.tensors.values()]):
+        numbers = sum(math.prod(shape) for shape in given)
+        if numbers > len(content):
+            raise InputError(what, expected=f"tensors within {len(content)} bytes", got=f"{numbers} numbers declared")
     return content
+
+
+def _shape(declared: object) -> list[int]:
+    """A shape as a file states it, bounded before anything is multiplied; raises ValueError for anything else."""
+    if not isinstance(declared, list) or len(declared) > RANK_LIMIT:
+        raise ValueError("no list of sizes")
+    if not all(type(size) is int and 0 <= size <= SIZE_LIMIT for size in declared):
+        raise ValueError("no sizes")
+    return declared
 
 
 def _untrained(card: Card, registry: Registry, operator: LinearOperator) -> Unrolled:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -218,6 +219,33 @@ def test_a_header_beyond_the_file(folder, registry):
     refused(folder, registry, r"expected tensors within \d+ bytes, got 1000000000000 numbers declared")
 
 
+@pytest.mark.parametrize(
+    "shape",
+    ['["a", "b"]', '"aaaa"', "[[0], 1000000]", "null", "7", "{}", "[true]", "[-1, -4]", "[1e3]", "[99999999999999]",
+     "[1, 1, 1, 1, 1, 1, 1, 1, 1]", f"[{'9' * 4000}, {'9' * 4000}]", '["aaaa", 1000000000000]'],
+    ids=lambda text: text[:20],
+)  # fmt: skip
+def test_shapes_that_are_none(folder, registry, shape):
+    header = f'{{"mean":{{"dtype":"F32","shape":{shape},"data_offsets":[0,4]}}}}'.encode()
+    rewrite(folder, struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
+    refused(folder, registry, "expected the header of a safetensors file, got (ValueError|TypeError)")
+
+
+def test_many_axes_are_not_multiplied(folder, registry):
+    header = f'{{"mean":{{"dtype":"F32","shape":[{",".join(["64000000"] * 200_000)}],"data_offsets":[0,4]}}}}'.encode()
+    rewrite(folder, struct.pack("<Q", len(header)) + header + b"\0\0\0\0")
+    began = time.process_time()
+    refused(folder, registry, "expected the header of a safetensors file")
+    assert time.process_time() - began < 1
+
+
+def test_a_card_cannot_vouch_for_a_network_that_its_file_does_not_hold(folder, registry):
+    """Else its settings could ask for more than the machine has."""
+    declared = {"mean": {"shape": [10**6, 10**6], "dtype": "float32"}}
+    edit(folder, tensors=declared, architecture={"name": "landweber", "settings": {"layers": 10_000}})
+    refused(folder, registry, r"expected tensors within \d+ bytes, got 1000000000000 numbers declared")
+
+
 def stored(folder: Path) -> dict[str, Tensor]:
     return dict(load_file(folder / "model.safetensors"))
 
@@ -263,6 +291,8 @@ def test_wrong_tensors(folder, registry, name, tensor, message):
         ({"schema": 2}, "schema in .*card.json"),
         ({"sha256": "0" * 64}, "expected sha256 0000"),
         ({"bytes": -1}, "bytes in .*card.json"),
+        ({"tensors": {"mean": {"shape": [10**30], "dtype": "float32"}}}, "tensors.mean.shape.0 in .*card.json"),
+        ({"tensors": {"mean": {"shape": [1] * 9, "dtype": "float32"}}}, "tensors.mean.shape in .*card.json"),
         ({"surprise": 1}, "surprise in .*card.json"),
         ({"parameters": "many"}, "parameters in .*card.json"),
         ({"metrics": [{"name": "psnr", "value": float("nan"), "cases": 1, "on": "x"}]}, "metrics.0.value in"),
@@ -270,6 +300,25 @@ def test_wrong_tensors(folder, registry, name, tensor, message):
 )  # fmt: skip
 def test_cards_that_are_refused(folder, registry, changes, message):
     edit(folder, **changes)
+    refused(folder, registry, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ranges": {"views": []}}, "scope.ranges.views"),
+        ({"ranges": {"views": [60.0]}}, "scope.ranges.views"),
+        ({"ranges": {"views": [30.0, 60.0, 90.0]}}, "scope.ranges.views"),
+        ({"ranges": {"views": [60.0, 30.0]}}, "the lowest number 60 is above the highest 30"),
+        ({"ranges": {"views": [30.0, float("inf")]}}, "scope.ranges.views"),
+        ({"ranges": {"views": ["parallel", 60.0]}}, "scope.ranges.views"),
+        ({"noise_std": [0.2, 0.1]}, "the lowest number 0.2 is above the highest 0.1"),
+        ({"noise_std": [float("nan"), 0.1]}, "scope.noise_std"),
+    ],
+)  # fmt: skip
+def test_ranges_that_are_none(folder, registry, changes, message):
+    scope = json.loads((folder / "card.json").read_text())["scope"]
+    edit(folder, scope={**scope, **changes})
     refused(folder, registry, message)
 
 
