@@ -13,12 +13,13 @@ from typing import Any
 from priorloom.comparison import compare, versions
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError
+from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case
 from priorloom.pipeline import Result
 from priorloom.registry import Registry
 
 from .device import on_device
-from .output import check_writable, npy_bytes, results_json, row, write_atomic
+from .output import npy_bytes, results_json, row
 from .present import console, notes, progress, table
 
 

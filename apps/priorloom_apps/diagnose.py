@@ -27,6 +27,7 @@ from priorloom.diagnose.jacobian import Extremes, jacobian_extremes
 from priorloom.diagnose.schedule import Learned, schedule
 from priorloom.diagnose.states import problem_of
 from priorloom.errors import InputError, OutputError
+from priorloom.files import check_writable, write_atomic
 from priorloom.functional import Zero
 from priorloom.modality import Batch, Case
 from priorloom.models import load_card, newest_version
@@ -38,7 +39,6 @@ from priorloom.unrolled import Unrolled
 
 from .device import on_device
 from .diagnose_rivals import Rivals, curves, minimiser, own_rivals
-from .output import check_writable, write_atomic
 
 SCHEMA = 1
 LANCZOS_STEPS = 12

@@ -1,66 +1,20 @@
-"""Writing results: every file appears whole or not at all, and an older one is never destroyed by a kill."""
+"""Results as the content of files."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from priorloom.comparison import versions
-from priorloom.errors import OutputError
 from priorloom.pipeline import Result
 
 SCHEMA = 1
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary name beside `path`, fsync, and rename.
-
-    Raises
-    ------
-    OutputError
-        The folder cannot be written.
-    """
-    try:
-        path = Path(os.path.realpath(path))  # a link goes on pointing to what it names
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _refused(path, error) from error
-
-
-def check_writable(folder: Path) -> None:
-    """Make `folder` and try a file in it, so that a long run does not fail at its end.
-
-    Raises
-    ------
-    OutputError
-        It cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _refused(folder, error) from error
 
 
 def npy_bytes(image: np.ndarray[Any, Any]) -> bytes:
@@ -110,16 +64,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, str | int | bool | None) else str(value)
-
-
-def _refused(path: Path, error: OSError) -> OutputError:
-    reason = error.strerror or str(error)
-    return OutputError(
-        f"output {path}", expected="a place that can be written", got=reason, cure="choose another --out"
-    )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,11 +8,12 @@ from pathlib import Path
 from priorloom.comparison import Method, reconstruct
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import OutputError
+from priorloom.files import check_writable, write_atomic
 from priorloom.pipeline import Result
 from priorloom.registry import Registry
 
 from .device import on_device
-from .output import check_writable, npy_bytes, write_atomic
+from .output import npy_bytes
 from .present import summary
 
 

@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from priorloom.errors import InputError
+from priorloom.files import check_writable, write_atomic
 from priorloom.registry import Registry
 from priorloom.train.config import TrainingPlan
 from priorloom.train.record import Point, read
 from priorloom.train.run import Trained, train
 
-from .output import check_writable, write_atomic
 from .present import console
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,10 @@ from .modality import Case
 from .parameters import validate
 from .registry import Registry, guarded
 from .trained import ModelSlot
+from .yaml_files import read_mapping
 
 _LOG = logging.getLogger(__name__)
 _KEYS = ("modality", "input", "operator", "case", "methods", "seed")
-_SIZE_LIMIT, _NODE_LIMIT, _DEPTH_LIMIT = 2**20, 20_000, 8
 
 
 @dataclass(frozen=True)
@@ -70,24 +69,7 @@ def load(path: Path) -> Plan:
     InputError
         Not readable, not YAML, or an unknown key.
     """
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"config {path}", expected="a YAML file", got="a directory or a device")
-        if path.stat().st_size > _SIZE_LIMIT:
-            raise InputError(f"config {path}", expected=f"at most {_SIZE_LIMIT} bytes", got=path.stat().st_size)
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"config {path}", expected="a readable YAML file", got=error.strerror) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"config {path}", expected="a readable YAML file", got="not UTF-8") from error
-    except RecursionError as error:
-        raise InputError(f"config {path}", expected=f"at most {_DEPTH_LIMIT} levels", got="many more") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"config {path}", expected="YAML", got=str(error)) from error
-    raw = {} if raw is None else raw
-    _check_size(raw, path, 0, count(1))
-    if not isinstance(raw, dict):
-        raise InputError(f"config {path}", expected="a mapping", got=type(raw).__name__)
+    raw = read_mapping(path)
     for key in raw:
         if key not in _KEYS:
             raise InputError(f"unknown key '{key}' in {path.name}", cure=did_you_mean(str(key), _KEYS))
@@ -101,15 +83,6 @@ def load(path: Path) -> Plan:
         methods=_methods(_typed(raw, "methods", list, None)),
         seed=_typed(raw, "seed", int, 0),
     )
-
-
-def _check_size(value: object, path: Path, depth: int, nodes: Iterator[int]) -> None:
-    """Aliases make a small YAML file endless or huge."""
-    if depth > _DEPTH_LIMIT or next(nodes) > _NODE_LIMIT:
-        raise InputError(f"config {path}", expected=f"at most {_NODE_LIMIT} values, {_DEPTH_LIMIT} deep", got="more")
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for item in inside:
-        _check_size(item, path, depth + 1, nodes)
 
 
 def override(plan: Plan, assignments: Iterable[str]) -> Plan:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import OutputError, ReaderError
+from ..errors import ReaderError
+from ..files import write_atomic
+from ..unrolled import Unrolled
 
 SIZE_LIMIT = 2**31
 """Bytes of a checkpoint."""
@@ -94,33 +96,81 @@ def load(path: Path) -> Progress:
         raise
     except Exception as error:  # torch raises almost anything on a damaged file
         raise ReaderError(what, expected="a checkpoint", got=f"a damaged file ({type(error).__name__})") from error
-    names = {f.name for f in fields(Progress)}
-    if not isinstance(stored, dict) or set(stored) != names:
+    if not isinstance(stored, dict) or set(stored) != {f.name for f in fields(Progress)}:
         raise ReaderError(what, expected="a checkpoint of this version", got="something else")
+    wrong = next((name for name, fits in _FITS.items() if not fits(stored[name])), None)
+    if wrong is not None:
+        raise ReaderError(what, expected="a checkpoint of this version", got=f"{wrong} of another kind")
     return Progress(**stored)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary name beside `path`, fsync, and rename.
+def check_fits(path: Path, progress: Progress, model: Unrolled) -> None:
+    """Raise ReaderError where the weights of a checkpoint are not those of the model."""
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    learned = {name: p.shape for name, p in model.named_parameters()}
+    for name, stored, expected in (
+        ("weights", progress.weights, own), ("best", progress.best, own), ("mean", progress.mean, learned)
+    ):  # fmt: skip
+        if stored is not None and {k: t.shape for k, t in stored.items()} != expected:
+            raise ReaderError(f"checkpoint {path}", expected="the weights of this model", got=f"others in '{name}'")
 
-    Raises
-    ------
-    OutputError
-        The folder cannot be written.
-    """
+
+def load_optimiser(optimiser: torch.optim.Optimizer, stored: dict[str, Any], path: Path) -> None:
+    """Set an optimiser to what a checkpoint kept of it; ReaderError where that is of other parameters."""
+    error = ReaderError(f"checkpoint {path}", expected="the optimiser of this model", got="something else")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(f"output {path}", expected="a place that can be written", got=error.strerror or str(error),
-                          cure="choose another --out") from error  # fmt: skip
+        optimiser.load_state_dict(stored)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as cause:
+        raise error from cause
+    for parameter, state in optimiser.state.items():
+        kept = [state.get(name) for name in ("exp_avg", "exp_avg_sq")]
+        if not all(isinstance(t, Tensor) and t.shape == parameter.shape for t in kept) or "step" not in state:
+            raise error
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_weights(value: Any) -> bool:
+    return _is_mapping(value) and all(isinstance(t, Tensor) and not t.is_sparse for t in value.values())
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(name, str) for name in value)
+
+
+def _is_facts(value: Any) -> bool:
+    return _is_mapping(value) and all(
+        isinstance(known, list) and (all(map(_is_number, known)) or all(isinstance(v, str) for v in known))
+        for known in value.values()
+    )
+
+
+def _is_settings(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "step": _is_count,
+    "seconds": lambda v: _is_number(v) and 0 <= v < math.inf,
+    "weights": _is_weights,
+    "mean": lambda v: v is None or _is_weights(v),
+    "optimiser": _is_mapping,
+    "best": lambda v: v is None or _is_weights(v),
+    "best_step": _is_count,
+    "best_loss": lambda v: v is None or _is_number(v),
+    "best_metrics": lambda v: _is_mapping(v) and all(map(_is_number, v.values())),
+    "worse": _is_count,
+    "facts": _is_facts,
+    "noise_std": lambda v: isinstance(v, list) and len(v) in (0, 2) and all(map(_is_number, v)),
+    "settings": _is_settings,
+}
+"""What the values of a checkpoint must be, by name."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
-from ..config import _SIZE_LIMIT, _check_size, flatten
+from ..config import flatten
 from ..errors import InputError
 from ..parameters import signature_parameters, validate
+from ..yaml_files import read_mapping
 
 T = TypeVar("T")
 
@@ -255,7 +255,9 @@ def load(path: Path, assignments: Iterable[str] = ()) -> TrainingPlan:
     InputError
         Not readable, not YAML, an unknown key or a value that cannot be used.
     """
-    raw = _read(path)
+    raw = read_mapping(path)
+    if not raw:
+        raise InputError(f"config {path}", expected="a mapping", got="nothing")
     for text in assignments:
         _assign(raw, text)
     raw.setdefault("data_root", "")
@@ -272,7 +274,9 @@ def _check_files(plan: TrainingPlan) -> None:
     held_out = [(s, p) for s in plan.validation if (p := _place(plan, s)) is not None]
     for source in plan.train:
         here = _place(plan, source)
-        for other, there in held_out if here is not None else ():
+        if here is None:
+            continue
+        for other, there in held_out:
             if here == there or here in there.parents or there in here.parents:
                 raise InputError(
                     f"subjects '{source.subject}' and '{other.subject}'", expected="files of their own on each side",
@@ -285,23 +289,6 @@ def _place(plan: TrainingPlan, source: Source) -> Path | None:
     """Where a source's file or folder is, links followed."""
     given = source.files if source.files is not None else source.scan
     return None if given is None else (Path(plan.data_root) / given).resolve()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"config {path}", expected="a YAML file", got="a directory or a device")
-        if path.stat().st_size > _SIZE_LIMIT:
-            raise InputError(f"config {path}", expected=f"at most {_SIZE_LIMIT} bytes", got=path.stat().st_size)
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"config {path}", expected="a readable YAML file", got=error.strerror) from error
-    except (UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"config {path}", expected="YAML", got=str(error) or type(error).__name__) from error
-    _check_size(raw, path, 0, count(1))
-    if not isinstance(raw, dict):
-        raise InputError(f"config {path}", expected="a mapping", got="nothing" if raw is None else type(raw).__name__)
-    return raw
 
 
 def _assign(raw: dict[str, Any], text: str) -> None:

@@ -27,7 +27,7 @@ from ..errors import DivergenceError, InputError
 from ..modality import Batch, Modality
 from ..operator import LinearOperator
 from ..unrolled import Unrolled
-from .checkpoint import Progress, Weights, save
+from .checkpoint import Progress, Weights, load_optimiser, save
 from .config import Optimiser
 from .diverged import check_gradients, diverged
 from .evaluate import evaluate
@@ -185,7 +185,7 @@ class _Module(pl.LightningModule):
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         if self.progress.optimiser:
-            optimiser.load_state_dict(self.progress.optimiser)
+            load_optimiser(optimiser, self.progress.optimiser, self.run.last)
         for group in optimiser.param_groups:  # a resumed run may change it; the rate is set before every step
             group["weight_decay"] = settings.weight_decay
         return optimiser

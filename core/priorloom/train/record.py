@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint import write_atomic
+from ..files import write_atomic
 
 COLUMNS = ("step", "seconds", "learning_rate", "loss", "gradient_norm", "validation_loss", "psnr", "ssim")
 

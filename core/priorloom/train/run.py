@@ -93,7 +93,7 @@ def train(
     first = sides.train[0]
     model, settings = _untrained(plan, registry, first)
     _check(model, loss, sides, first)
-    progress = _progress(plan, last, resume)
+    progress = _progress(plan, last, resume, model)
     if optimiser.ema is None:
         progress.mean = None  # of an earlier run, and from here on not of these weights
     run = Run(
@@ -156,7 +156,7 @@ def _check(model: Unrolled, loss: Loss, sides: Sides, first: Batch) -> None:
         raise InputError("architecture", expected="something to learn", got="no parameters")
 
 
-def _progress(plan: TrainingPlan, last: Path, resume: bool) -> Progress:
+def _progress(plan: TrainingPlan, last: Path, resume: bool, model: Unrolled) -> Progress:
     settings = _fixed(plan)
     if not resume:
         return Progress(settings=settings)
@@ -166,6 +166,7 @@ def _progress(plan: TrainingPlan, last: Path, resume: bool) -> Progress:
         changed = [key for key in now if before.get(key) != now[key]]
         raise InputError(f"checkpoint {last}", expected="a run of the same config", got=f"another {', '.join(changed)}",
                          cure="set it back, or train into another --out")  # fmt: skip
+    checkpoint.check_fits(last, progress, model)
     return progress
 
 

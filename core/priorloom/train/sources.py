@@ -19,8 +19,8 @@ from .config import Source, TrainingPlan
 from .data import Examples, Subject, cropped
 from .images import read_slices
 
-# torch's generator on the CPU takes the lower 32 bits of a seed. Times an odd number this is 2**31 again: the batches of
-# validation begin half the ring of seeds away from those of training, which come there after 2**31 steps.
+# torch's generator on the CPU takes the lower 32 bits of a seed. Times an odd number this is 2**31 again: the batches
+# of validation begin half the ring of seeds away from those of training, which come there after 2**31 steps.
 _HELD_OUT = 2**31
 BatchesByNumber = torch.utils.data.Dataset[Batch]
 

@@ -85,7 +85,9 @@ def test_a_file_on_both_sides_under_two_names(train: str, validation: str, confi
         (tmp_path / f"a.{ending}").touch()
         (tmp_path / f"link.{ending}").symlink_to(tmp_path / f"a.{ending}")
     sides = (f"[{{subject: {name}, {given[1:]}]" for name, given in (("one", train), ("two", validation)))
-    text = refused(config(), *(f"data.{side}={value}" for side, value in zip(("train", "validation"), sides, strict=True)))
+    text = refused(
+        config(), *(f"data.{side}={value}" for side, value in zip(("train", "validation"), sides, strict=True))
+    )
     assert "subjects 'one' and 'two': expected files of their own on each side" in text
 
 

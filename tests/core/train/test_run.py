@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from priorloom import Registry
@@ -21,6 +22,8 @@ from priorloom.train.checkpoint import load as load_checkpoint
 from priorloom.train.config import load
 from priorloom.train.record import Point, read
 from priorloom.train.run import train
+
+from .conftest import TINY
 
 NAME = "ct.learned-proximal-gradient"
 
@@ -219,6 +222,50 @@ def test_a_damaged_checkpoint(content: bytes, config: Any, registry: Registry, t
     path.write_bytes(content)
     with pytest.raises(InputError, match="a damaged file"):
         train(load(config()), registry, tmp_path / "out", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("step", "2"),
+        ("step", -1),
+        ("seconds", float("nan")),
+        ("weights", [1.0]),
+        ("weights", {"layers.0": 1.0}),
+        ("weights", {"layers.0": torch.ones(2)}),
+        ("mean", {}),
+        ("best", {"a": None}),
+        ("best_loss", "low"),
+        ("best_metrics", {"psnr": "high"}),
+        ("optimiser", {"state": {}}),
+        ("optimiser", {"state": {}, "param_groups": [{"params": [0]}]}),
+        ("facts", {"views": 3}),
+        ("facts", {"views": [3, "three"]}),
+        ("noise_std", [1.0]),
+        ("settings", "no JSON"),
+        ("settings", "[]"),
+    ],
+)
+def test_a_checkpoint_with_garbage_in_it(
+    name: str, value: Any, trained: Path, config: Any, registry: Registry, tmp_path: Path
+) -> None:
+    """Every value is checked, not only the names."""
+    stored = torch.load(trained, weights_only=True)
+    last = tmp_path / "out/checkpoints/last.pt"
+    last.parent.mkdir(parents=True)
+    torch.save({**stored, name: value}, last)
+    with pytest.raises(InputError, match=rf"^checkpoint {last}: expected ") as caught:
+        train(load(config(steps=4)), registry, tmp_path / "out", resume=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def trained(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The last checkpoint of two steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({**TINY, "steps": 2}))
+    train(load(folder / "tiny.yaml"), registry, folder / "out")
+    return folder / "out/checkpoints/last.pt"
 
 
 def test_a_checkpoint_never_runs_code(tmp_path: Path) -> None:
