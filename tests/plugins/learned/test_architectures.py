@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "learned-ista": {"layers": 2},
     "learned-primal-dual": {"layers": 2, "width": 2, "depth": 2, "memory": 1},
     "learned-proximal-gradient": {"layers": 2, "width": 2, "depth": 2},
+    "memory-modl": {"layers": 2, "memory": 1, "width": 2, "depth": 2},
     "modl": {"layers": 2, "width": 2, "depth": 2},
     "nonexpansive-proximal-gradient": {"layers": 2, "width": 2, "depth": 2},
     "unet": {"width": 4, "levels": 1},
@@ -278,6 +279,7 @@ def test_names_of_parameters_are_kept(registry: Registry) -> None:
             *(f"prior.network.network.network.{i}.weight" for i in (0, 2)),
         ],
         "learned-admm": ["step.rho.factor.free", *(f"prior.{n}" for n in network)],
+        "memory-modl": ["rho.factor.free", *network],
         "modl": ["step.rho.factor.free", *(f"prior.{n}" for n in network)],
         "learned-ista": ["step.step_size.free", "prior.weight.free"],
         "learned-primal-dual": [
@@ -339,7 +341,29 @@ def test_a_thousand_wild_steps_leave_everything_legal_and_finite(registry: Regis
     assert certificate(model.layers, model.problem(A, y, 0.1)).bound == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name not in BOUNDED])
+def test_wild_modl_overflows_or_its_network_dies(registry: Registry) -> None:
+    """It stays finite where the step that makes it explode also kills every ReLU: what is left of the network is a
+    constant, and the data take that out of the image, as its frequency was measured."""
+    A = make_operator(registry, "mri")
+    x, y = measured(A)
+    dead = 0
+    for seed in range(10):
+        torch.manual_seed(seed)
+        model = registry.architecture("modl", A, {**SMALL["modl"], "width": 4, "depth": 3})
+        try:
+            wild_steps(model, A, 100)
+        except DivergenceError:
+            continue
+        dead += 1
+        loss = (model(A, y, 0.1) - x).abs().square().mean()
+        assert bool(loss.isfinite())
+        loss.backward()
+        convolutions = [p for n, p in model.named_parameters() if "convolutions" in n]
+        assert all(p.grad is not None and not bool(p.grad.any()) for p in convolutions[:-1])
+    assert dead > 0
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name not in (*BOUNDED, "modl")])
 def test_plain_networks_stop_with_a_clear_error(registry: Registry, name: str) -> None:
     """Nothing bounds their convolutions: such steps make them overflow, with every step size legal until the end."""
     A = make_operator(registry, "mri")
