@@ -15,12 +15,13 @@ from typing import Any
 import torch
 
 from .binding import bind
-from .errors import DivergenceError, InputError
+from .errors import DivergenceError, InputError, PriorloomError
 from .metrics import metrics
 from .modality import Case, Modality, slug
 from .pipeline import Choice, Pipeline, Result
 from .registry import Registry
 from .solve import Record, run
+from .trained import ModelSlot
 
 _LOG = logging.getLogger(__name__)
 
@@ -199,8 +200,9 @@ def compare(
     cases = list(cases)
     unique("case", [c.name for c in cases])
     results = []
+    defaults = {m: default_methods(registry, m) for m in {c.modality for c in cases}} if methods is None else {}
     for case in cases:
-        chosen = methods if methods is not None else default_methods(registry, case.modality)
+        chosen = methods if methods is not None else defaults[case.modality]
         named = [Method(m) if isinstance(m, str) else m for m in chosen]
         unique("method", [m.name for m in named])
         for method in named:
@@ -213,11 +215,27 @@ def compare(
 
 def default_methods(registry: Registry, modality: str) -> tuple[str, ...]:
     """What ``compare`` runs where no method is named: the modality's own, and every method that a registered model
-    ``MODALITY.METHOD`` is for."""
+    ``MODALITY.METHOD`` is for.
+
+    A method whose model cannot be used is left out with a warning: a broken model must not stop the others.
+    """
     own = registry.modality(modality).methods
     methods = registry.names("pipeline")
     trained = (name.partition(".") for name in registry.names("model"))
-    return own + tuple(m for of, _, m in trained if of == modality and m in methods and m not in own)
+    named = [m for of, _, m in trained if of == modality and m in methods and m not in own]
+    return own + tuple(m for m in named if _has_model(registry, modality, m))
+
+
+def _has_model(registry: Registry, modality: str, method: str) -> bool:
+    try:
+        arguments, _ = bind(registry, registry.pipeline(method), {})
+        for slot in arguments.values():
+            if isinstance(slot, ModelSlot):
+                slot.check(modality)
+    except PriorloomError as error:
+        _LOG.warning("priorloom: left out: method '%s' on %s: %s", method, modality, error)
+        return False
+    return True
 
 
 def unique(what: str, names: Sequence[str]) -> None:

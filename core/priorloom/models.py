@@ -156,6 +156,22 @@ def load_card(folder: Path, card: Card, registry: Registry, operator: LinearOper
     content = _checked_content(folder / WEIGHTS_FILE, card)
     model = _untrained(card, registry, operator).float()
     _check_same(folder, "the architecture", card.tensors, _facts(tensors_of(model)))
+    stored = _tensors(folder, card, content)
+    with torch.no_grad():
+        for name, tensor in tensors_of(model).items():
+            tensor.copy_(stored[name])
+    model = model.to(device=operator.device, dtype=operator.domain.real_dtype)
+    model.eval()
+    return model.requires_grad_(False)
+
+
+def check_weights(folder: Path, card: Card) -> None:
+    """Raise InputError unless the weights are what the card says, as far as that shows without an operator."""
+    _tensors(folder, card, _checked_content(folder / WEIGHTS_FILE, card))
+
+
+def _tensors(folder: Path, card: Card, content: bytes) -> dict[str, Tensor]:
+    """The tensors of a file, all of the card's and finite."""
     try:
         stored = load(content)
     except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
@@ -163,12 +179,7 @@ def load_card(folder: Path, card: Card, registry: Registry, operator: LinearOper
     _check_same(folder, "the file", card.tensors, _facts(stored))
     for name, tensor in stored.items():
         _check_finite(f"tensor '{name}' of model '{card.name}'", tensor)
-    with torch.no_grad():
-        for name, tensor in tensors_of(model).items():
-            tensor.copy_(stored[name])
-    model = model.to(device=operator.device, dtype=operator.domain.real_dtype)
-    model.eval()
-    return model.requires_grad_(False)
+    return stored
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:

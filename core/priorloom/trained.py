@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .card import Card, Stability, outside, read_card
 from .errors import InputError
 from .lipschitz import certificate
-from .models import load_card, newest_version
+from .models import check_weights, load_card, newest_version
 from .pipeline import Assembly, Learned
 from .steps.safeguard import safeguarded
 
@@ -67,6 +67,10 @@ class ModelSlot:
                 got=f"'{card.architecture.name}'", cure="use method 'learned', which runs any",
             )  # fmt: skip
         return folder, card
+
+    def check(self, modality: str) -> None:
+        """Raise InputError where the model cannot be run, as far as that shows without a case."""
+        check_weights(*self.card(modality))
 
     def is_filled(self, modality: str) -> bool:
         """Whether a model is named, or registered for the method and the modality."""

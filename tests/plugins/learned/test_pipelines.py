@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -187,6 +188,42 @@ def test_weights_of_another_model_under_a_registered_name_are_refused(shipped, t
     card.write_text(card.read_text().replace("ct.learned-ista", "ct.other"))
     with pytest.raises(InputError, match=r"expected model 'ct.learned-ista', got 'ct.other'"):
         reconstruct(ct_case(), "learned-ista", registry=shipped)
+
+
+def no_card(folder: Path) -> None:
+    (folder / "card.json").write_text("{}")
+
+
+def damaged(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
+
+
+def not_finite(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()[:-4] + b"\x00\x00\xc0\x7f"
+    weights.write_bytes(content)
+    edit(folder, sha256=hashlib.sha256(content).hexdigest())
+
+
+def of_another_architecture(folder: Path) -> None:
+    edit(folder, architecture={"name": "modl", "settings": {}})
+
+
+def gone(folder: Path) -> None:
+    folder.rename(folder.with_name("old"))
+
+
+@pytest.mark.parametrize("spoil", [no_card, damaged, not_finite, of_another_architecture, gone])
+def test_a_broken_model_is_left_out_of_the_default_comparison_alone(shipped, tmp_path, spoil, caplog):
+    spoil(tmp_path / "models" / "ct.learned-ista" / "1")
+    with caplog.at_level(logging.WARNING):
+        rows = make_methods(Plan(), shipped, ["ct"])["ct"]
+    assert [r.pipeline for r in rows] == list(shipped.modality("ct").methods)
+    assert "left out: method 'learned-ista' on ct: " in caplog.text
+    with pytest.raises(InputError) as caught:
+        reconstruct(ct_case(), "learned-ista", registry=shipped)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_method_without_a_model_passes_the_kit_and_says_that_nothing_ran():
