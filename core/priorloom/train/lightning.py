@@ -6,11 +6,8 @@ What must survive a kill is our own: checkpoints, the schedule, the running mean
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
@@ -30,6 +27,7 @@ from ..unrolled import Unrolled
 from .checkpoint import Progress, Weights, load_optimiser, save
 from .config import Optimiser
 from .diverged import check_gradients, diverged
+from .environment import accelerator, ctrl_c, quiet
 from .evaluate import evaluate
 from .losses import Loss
 from .record import Log, Point, Watch
@@ -119,12 +117,12 @@ def fit(model: Unrolled, run: Run, progress: Progress, device: str = "cpu", devi
     """
     if progress.weights:
         model.load_state_dict(progress.weights)
-    accelerator, chosen = _devices(device, devices)
+    kind, chosen = accelerator(device, devices)
     module = _Module(model, run, progress)
     several = not isinstance(chosen, list) and chosen > 1
-    with _quiet(), _ctrl_c(module), torch.random.fork_rng():
+    with quiet(), ctrl_c(module.interrupt), torch.random.fork_rng():
         trainer = pl.Trainer(
-            accelerator=accelerator,
+            accelerator=kind,
             devices=chosen,
             strategy="ddp_find_unused_parameters_true" if several else "auto",
             precision="bf16-mixed" if run.optimiser.precision == "bf16" else "32-true",
@@ -177,6 +175,10 @@ class _Module(pl.LightningModule):
         self.mean: list[Tensor] | None = None
         self.described: WeakKeyDictionary[LinearOperator, Mapping[str, float | str]] = WeakKeyDictionary()
 
+    def interrupt(self) -> None:
+        """Stop after the step at hand."""
+        self.interrupted = True
+
     # What Lightning asks for.
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -220,8 +222,13 @@ class _Module(pl.LightningModule):
         generator = torch.Generator().manual_seed((self.run.seed * 1_000_003 + number) % 2**63)
         loss = self.run.loss(self.model, batch, generator)
         value = float(loss.detach())
+        worst = self._all_agree(0.0 if math.isfinite(value) else 1.0 + self.trainer.global_rank, "max")
         if not math.isfinite(value):
             raise diverged(self.model, batch, number, self._kept())
+        if worst:  # else this process would wait for that one without end
+            number += int(worst) - 1 - self.trainer.global_rank
+            raise DivergenceError(f"training diverged at batch {number}", expected="a finite loss",
+                                  got="NaN or infinite values in another process", cure=self._kept())  # fmt: skip
         self.losses.append(value)
         return loss
 
@@ -239,16 +246,18 @@ class _Module(pl.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         progress, run = self.progress, self.run
         progress.step += 1
-        progress.seconds = self.before + time.monotonic() - self.began
+        first = self.trainer.global_rank == 0  # whose clock is that of all
+        progress.seconds = self._all_agree(self.before + time.monotonic() - self.began if first else 0.0, "sum")
+        self.interrupted = bool(self._all_agree(float(self.interrupted), "max"))
         self._average()
-        done = progress.step >= run.steps or self._over_budget()
+        done = progress.step >= run.steps or (run.budget is not None and progress.seconds >= run.budget)
         figures = None
         if run.validation and (done or progress.step % run.validate_every == 0):
             figures = self._validate()
         if figures is not None or done or progress.step % run.log_every == 0:
             self._tell(figures)
         stale = run.patience is not None and progress.worse >= run.patience
-        stop = done or stale or self.interrupted
+        stop = bool(self._all_agree(float(done or stale or self.interrupted), "max"))
         if figures is not None or stop or progress.step % run.checkpoint_every == 0:
             self._save()
         if stop:
@@ -274,11 +283,12 @@ class _Module(pl.LightningModule):
         decay = min(self.run.optimiser.ema, (1 + n) / (10 + n))
         torch._foreach_lerp_(self.mean, [p.detach() for p in self.model.parameters()], 1 - decay)
 
-    def _over_budget(self) -> bool:
-        over = self.run.budget is not None and self.progress.seconds >= self.run.budget
-        if self.trainer.world_size > 1:  # all processes must stop at the same step
-            over = bool(self.trainer.strategy.reduce_boolean_decision(over, all=False))
-        return over
+    def _all_agree(self, value: float, how: str) -> float:
+        """The sum or maximum of a number over the processes, which must take the same decisions at the same step."""
+        if self.trainer.world_size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        return float(self.trainer.strategy.reduce(shared, reduce_op=how))
 
     def _validate(self) -> dict[str, float]:
         progress, run = self.progress, self.run
@@ -368,17 +378,6 @@ def _on_cpu(value: Any) -> Any:
     return [_on_cpu(v) for v in value] if isinstance(value, list) else value
 
 
-def _devices(device: str, devices: int | None) -> tuple[str, int | list[int]]:
-    kind, _, index = device.partition(":")
-    if kind == "cpu" and not index:
-        return "cpu", devices or 1
-    if kind != "cuda" or (index and not index.isdecimal()):
-        raise InputError("--device", expected="cpu, cuda or cuda:N", got=device)
-    if not torch.cuda.is_available() or (index and int(index) >= torch.cuda.device_count()):
-        raise InputError("--device", expected="a CUDA device", got="none here", cure="use --device cpu")
-    return "gpu", [int(index)] if index else devices or torch.cuda.device_count()
-
-
 def _tensorboard(run: Run) -> Any:
     try:
         from pytorch_lightning.loggers import TensorBoardLogger
@@ -386,40 +385,3 @@ def _tensorboard(run: Run) -> Any:
         return TensorBoardLogger(run.folder, name="tensorboard", version="")
     except ImportError as error:
         raise InputError("tensorboard: true needs the package tensorboard", cure="pip install tensorboard") from error
-
-
-@contextmanager
-def _ctrl_c(module: _Module) -> Iterator[None]:
-    """Ctrl-C ends the training after the step at hand; a second one at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def stop(number: int, frame: Any) -> None:
-        module.interrupted = True
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's advice on what we do on purpose is not for our users; its warnings of real trouble are."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # GPUs are used when asked for; the second is about its own calls of torch.
-            for text in (".*GPU available but not used.*", ".*isinstance\\(treespec, LeafSpec\\).*"):
-                warnings.filterwarnings("ignore", text)
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

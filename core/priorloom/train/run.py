@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,11 +17,13 @@ from ..lipschitz import certificate
 from ..modality import Batch, slug
 from ..models import load_model, number_type, save_model
 from ..registry import Registry
+from ..steps.safeguard import Safeguard, safeguarded
 from ..unrolled import Unrolled
 from . import checkpoint
 from .checkpoint import Progress
 from .config import Source, TrainingPlan
-from .losses import Loss, make_loss
+from .evaluate import evaluate
+from .losses import Loss, Objective, make_loss
 from .record import Watch
 from .sources import Sides, make_sides
 
@@ -117,7 +120,14 @@ def train(
     if progress.step < plan.steps and not stale and (budget is None or progress.seconds < budget):
         fit(model, run, progress, device, devices)
     chosen = _choose(model, progress)
-    facts = _facts(plan, settings, sides, model, progress, chosen)
+    used = safeguarded(model) if isinstance(loss, Objective) else model  # as inference runs it
+    figures: dict[str, float] = {}
+    if sides.validation:  # once more, since inference is in single precision whatever the training was in
+        place = torch.device(device)
+        held_out = copy.deepcopy(sides.validation)  # the norms of operators may have been estimated in bfloat16
+        figures = evaluate(used.to(place), held_out, loss, modality, place)
+        used.to("cpu")
+    facts = _facts(plan, settings, sides, used, progress, chosen, figures)
     folder, card = _write(out, model, facts)
     return Trained(folder, card, progress.step, chosen)
 
@@ -201,10 +211,15 @@ def _choose(model: Unrolled, progress: Progress) -> int:
 
 
 def _facts(
-    plan: TrainingPlan, settings: dict[str, Any], sides: Sides, model: Unrolled, progress: Progress, chosen: int
+    plan: TrainingPlan,
+    settings: dict[str, Any],
+    sides: Sides,
+    used: Unrolled,
+    progress: Progress,
+    chosen: int,
+    figures: dict[str, float],
 ) -> Facts:
     name = str(plan.architecture["name"])
-    figures = progress.best_metrics
     A = sides.train[0].operator
     on = f"validation subjects {', '.join(s.subject for s in plan.validation)} (step {chosen})"
     cases = int(figures.get("cases", 0))
@@ -230,8 +245,8 @@ def _facts(
             initial=_started_from(plan),
         ),
         metrics=tuple(Metric(k, figures[k], cases, on) for k in ("psnr", "ssim") if cases),
-        certificate=_stability(model, sides.train[0]),
-        safeguarded="objective" in plan.loss,
+        certificate=_stability(used, sides.train[0].to("cpu")),
+        safeguarded=any(isinstance(layer, Safeguard) for layer in used.layers),
     )
 
 

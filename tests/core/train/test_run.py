@@ -20,8 +20,11 @@ from priorloom.errors import DivergenceError, InputError
 from priorloom.models import load_model
 from priorloom.train.checkpoint import load as load_checkpoint
 from priorloom.train.config import load
+from priorloom.train.evaluate import evaluate
+from priorloom.train.losses import make_loss
 from priorloom.train.record import Point, read
 from priorloom.train.run import train
+from priorloom.train.sources import make_sides
 
 from .conftest import TINY
 
@@ -140,11 +143,69 @@ def test_a_budget_ends_the_run_and_the_schedule(config: Any, registry: Registry,
     assert seen[-1].learning_rate < 0.1 * seen[0].learning_rate
 
 
-def test_bf16_trains(config: Any, registry: Registry, tmp_path: Path) -> None:
+def test_bf16_is_for_networks_and_not_for_physics(
+    config: Any, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = type(registry.operator("ct.parallel2d", image_shape=(16, 16), pixel_size=4.0, views=12))
+    physics: set[Any] = set()
+    networks: set[Any] = set()
+    training = {"now": False}
+
+    def spied(own: Any) -> Any:
+        def apply(self: Any, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = own(self, x)
+            physics.update({x.dtype, made.dtype, torch.is_autocast_enabled("cpu")})
+            return made
+
+        return apply
+
+    for name in ("_forward", "_adjoint"):
+        monkeypatch.setattr(operator, name, spied(getattr(operator, name)))
+
+    def spy(module: torch.nn.Module, arguments: Any, output: Any) -> None:
+        if isinstance(module, torch.nn.Conv2d) and training["now"]:
+            networks.add(output.dtype)
+
+    def started(point: Point) -> None:
+        training["now"] = point.step < 4
+
+    handle = torch.nn.modules.module.register_module_forward_hook(spy)
+    try:
+        for precision, expected in (("bf16", torch.bfloat16), (32, torch.float32)):
+            networks.clear()
+            plan = load(config(steps=4, validate_every=2, optimiser={"precision": precision}))
+            train(plan, registry, tmp_path / str(precision), watch=started)
+            assert networks == {expected}
+            assert physics == {torch.float32, False}
+    finally:
+        handle.remove()
+
+
+def test_the_card_tells_what_inference_in_single_precision_reaches(
+    config: Any, registry: Registry, tmp_path: Path
+) -> None:
     plan = load(config(optimiser={"precision": "bf16"}))
-    assert weights(train(plan, registry, tmp_path / "a").folder) != weights(
-        train(load(config()), registry, tmp_path / "b").folder
-    )
+    done = train(plan, registry, tmp_path / "out")
+    sides = make_sides(plan, registry)
+    assert sides.validation is not None
+    modality = registry.modality("ct")
+    model = load_model(done.folder, registry, sides.validation[0].operator)
+    figures = evaluate(model, sides.validation, make_loss(plan.loss, modality), modality, torch.device("cpu"))
+    during = load_checkpoint(tmp_path / "out/checkpoints/best.pt").best_metrics
+    for metric in done.card.metrics:
+        off = abs(during[metric.name] - figures[metric.name])  # in bfloat16
+        assert abs(metric.value - figures[metric.name]) < 0.1 * off, (metric, figures, during)
+
+
+def test_a_model_of_the_objective_is_certified_as_it_runs(config: Any, registry: Registry, tmp_path: Path) -> None:
+    """Safeguarded layers choose between images, and have no Lipschitz bound."""
+    architecture = {"name": "learned-ista", "layers": 2}
+    plans = [load(config(architecture=architecture, steps=1, loss={loss: 1.0})) for loss in ("objective", "mse")]
+    guarded, plain = (train(p, registry, tmp_path / str(i)).card for i, p in enumerate(plans))
+    assert guarded.safeguarded
+    assert not plain.safeguarded
+    assert guarded.certificate.lipschitz is None
+    assert plain.certificate.lipschitz is not None
 
 
 def test_a_weight_that_is_not_finite_stops_with_batch_and_layer(
