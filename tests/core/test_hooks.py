@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from priorloom import Registry, Term, compare, hooks
+from priorloom import Case, Registry, Term, compare, hooks
 from priorloom.card import Architecture, Facts, Learning, Scope, Stability, SubjectFacts
 from priorloom.checking import check_component
 from priorloom.comparison import Method, default_methods, reconstruct
@@ -152,6 +152,23 @@ def test_priorloom_modalities(registry):
     assert psnr["tv-pdhg"] > psnr["wiener"] + 3  # a chequerboard is what total variation is for
     (case,) = cases
     assert psnr["wiener"] > metrics(case.measurement, case.truth, 100.0)["psnr"] + 2
+
+
+def test_a_modality_that_can_be_trained_on(registry, generator):
+    modality = registry.modality("blur")
+    training = modality.training
+    simulate = training.simulator(registry, {"width": 1.2}, (32, 24), seed=0, noise=3.0)
+    images = torch.stack([training.phantoms["squares"]((32, 24), generator) for _ in range(2)])
+    assert torch.equal(training.from_stored(images - 1, generator), (images - 1).clamp_min(0))
+    images[1] *= 5
+    batch = simulate(images, generator)
+    assert batch.noise_std.shape == (2,)
+    for i in range(2):
+        case = Case("one", "blur", batch.operator, batch.measurement[i], batch.truth[i], float(batch.noise_std[i]))
+        assert modality.scale(case) == pytest.approx(1.0)
+        noise = case.measurement - batch.operator(case.truth)
+        assert float(noise.std()) == pytest.approx(case.noise_std, rel=0.1)
+    assert modality.describe(batch.operator) == {"rows": 32, "columns": 24, "width [pixels]": 1.2}
 
 
 def test_priorloom_readers(registry, tmp_path):
