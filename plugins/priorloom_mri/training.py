@@ -15,7 +15,7 @@ from priorloom.modality import Batch, Simulate
 from .coils import birdcage_maps
 from .masks import MaskName, make_mask
 from .noise import add_noise
-from .phantoms import phantom, scan_phase
+from .phantoms import as_scanned, phantom
 
 if TYPE_CHECKING:
     from priorloom.registry import Registry
@@ -24,8 +24,8 @@ PHANTOMS: Mapping[str, Callable[[tuple[int, int], torch.Generator], Tensor]] = {
 
 
 def from_stored(magnitude: Tensor, generator: torch.Generator) -> Tensor:
-    """A magnitude with a random phase as scans have it (`scan_phase`), complex64 ``[rows, columns]``."""
-    return torch.polar(magnitude.clamp_min(0), scan_phase(magnitude, generator))
+    """A magnitude with random phases (`as_scanned`), complex64 ``[rows, columns]``."""
+    return as_scanned(magnitude, generator)
 
 
 def typical_magnitude(images: Tensor) -> Tensor:
@@ -52,13 +52,14 @@ def simulator(
     Parameters
     ----------
     registry, operator, image_shape, seed
-        As for every simulator; the operator is mri.sense2d where its settings do not say otherwise.
+        As for every simulator; the operator is mri.sense2d where its settings do not say otherwise. A mask in them is
+        that of every scan.
     acceleration
         The range of nominal accelerations; drawn uniformly.
     masks
         Kinds of masks, of which each operator takes one.
     coils
-        Number of receive coils; the ring's radius and angle are random (no maps for mri.fourier2d).
+        Number of receive coils; the ring's radius is random (no maps for mri.fourier2d).
     noise
         The range of the noise's standard deviation relative to the brightest pixel; drawn log-uniformly.
     operators
@@ -79,17 +80,19 @@ def simulator(
         if not given:
             radius = 1.2 + 0.8 * float(torch.rand((), generator=drawn))
             given = {"maps": birdcage_maps(coils, image_shape, radius)}
-        pool.append((registry.operator(name, **{**given, "mask": lines, **settings}), lines))
+        A = registry.operator(name, **{**given, "mask": lines, **settings})
+        own = getattr(A, "mask", None)  # another one where the settings have a mask
+        pool.append((A, own if isinstance(own, Tensor) else lines))
 
     def simulate(images: Tensor, generator: torch.Generator) -> Batch:
-        A, lines = pool[int(torch.randint(len(pool), (), generator=generator))]
+        A, mask = pool[int(torch.randint(len(pool), (), generator=generator))]
         level = noise[0] * (noise[1] / noise[0]) ** float(torch.rand((), generator=generator))
         peak = images.abs().amax(dim=(-2, -1))
         std = level * peak
         images, peak, std = images.to(A.device), peak.to(A.device), std.to(A.device)
         clean = A(images)
         spread = (peak / peak.max()).reshape(-1, *[1] * A.range.ndim)
-        y = clean + spread * add_noise(torch.zeros_like(clean), float(std.max()), generator, lines)
+        y = clean + spread * add_noise(torch.zeros_like(clean), float(std.max()), generator, mask)
         scale = typical_magnitude(A.pseudo_inverse(y))
         image_scale = scale.reshape(-1, 1, 1)
         return Batch(A, y / scale.reshape(-1, *[1] * A.range.ndim), images / image_scale, std / scale)

@@ -20,6 +20,8 @@ from ..errors import InputError, ReaderError
 
 VALUE_LIMIT = 2**28
 """Values of one subject (1 GiB in single precision)."""
+BYTE_LIMIT = 2**31
+"""Bytes of one DICOM file."""
 FILE_LIMIT = 10_000
 """Files of one folder."""
 
@@ -113,13 +115,23 @@ def _backend(module: str, what: str, cure: str) -> Any:
 
 def _dicom(file: Path) -> list[Array]:
     pydicom = _backend("pydicom", "DICOM images", "pip install 'priorloom[ct]'")
+    if file.stat().st_size > BYTE_LIMIT:
+        raise ReaderError(f"images {file}", expected=f"at most {BYTE_LIMIT} bytes", got=file.stat().st_size)
+    syntax = pydicom.filereader.read_file_meta_info(file).get("TransferSyntaxUID")
+    if syntax is not None and syntax.is_deflated:  # its header cannot be read without unpacking all that follows
+        raise ReaderError(
+            f"images {file}", expected="a DICOM image", got="a deflated one", cure="write it uncompressed"
+        )
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    if "Rows" not in header or "Columns" not in header:
+        raise ReaderError(f"images {file}", expected="a DICOM image", got="a DICOM file without pixels")
+    frames = int(header.get("NumberOfFrames") or 1)
+    _bounded(file, (frames, int(header.Rows), int(header.Columns)))
+    if int(header.get("SamplesPerPixel", 1)) != 1:
+        raise ReaderError(f"images {file}", expected="one value a pixel", got=f"{header.SamplesPerPixel} (colour)")
     data = pydicom.dcmread(file)
     if "PixelData" not in data:
         raise ReaderError(f"images {file}", expected="a DICOM image", got="a DICOM file without pixels")
-    frames = int(data.get("NumberOfFrames") or 1)
-    _bounded(file, (frames, int(data.Rows), int(data.Columns)))
-    if int(data.get("SamplesPerPixel", 1)) != 1:
-        raise ReaderError(f"images {file}", expected="one value a pixel", got=f"{data.SamplesPerPixel} (colour)")
     slope, intercept = float(data.get("RescaleSlope", 1)), float(data.get("RescaleIntercept", 0))
     pixels = data.pixel_array.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return list(pixels.reshape(-1, *pixels.shape[-2:]))

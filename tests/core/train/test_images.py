@@ -60,6 +60,25 @@ def test_dicom_in_hounsfield_units(tmp_path: Path) -> None:
     np.testing.assert_allclose(plane, data.pixel_array * float(data.RescaleSlope) + float(data.RescaleIntercept))
 
 
+def test_dicom_is_judged_by_its_header_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Path(str(pydicom.data.get_testdata_file("CT_small.dcm", download=False)))
+    deflated = Path(str(pydicom.data.get_testdata_file("image_dfl.dcm", download=False)))
+    (tmp_path / "a.dcm").write_bytes(source.read_bytes())
+    (tmp_path / "b.dcm").write_bytes(deflated.read_bytes())
+    own = pydicom.dcmread
+
+    def header_only(file: Path, **options: bool) -> pydicom.Dataset:
+        assert options.get("stop_before_pixels"), "the pixels are read"
+        return own(file, stop_before_pixels=True)
+
+    monkeypatch.setattr(pydicom, "dcmread", header_only)
+    assert "a deflated one" in refused(tmp_path / "b.dcm")
+    monkeypatch.setattr(images, "VALUE_LIMIT", 128 * 128 - 1)
+    assert "with at most 16383 values" in refused(tmp_path / "a.dcm")
+    monkeypatch.setattr(images, "BYTE_LIMIT", 1000)
+    assert "at most 1000 bytes" in refused(tmp_path / "a.dcm")
+
+
 def test_a_folder_is_read_by_name_and_other_files_are_left_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", VOLUME[1])
     np.save(tmp_path / "a.npy", VOLUME[0])
