@@ -56,21 +56,27 @@ def smooth_phase(image_shape: tuple[int, int], generator: torch.Generator, radia
     return phase * (radians / phase.abs().max())
 
 
-def scan_phase(magnitude: Tensor, generator: torch.Generator) -> Tensor:
-    """A random phase as real scans have it, float32 ``[rows, columns]``.
+def as_scanned(magnitude: Tensor, generator: torch.Generator) -> Tensor:
+    """A magnitude as an image with the phases of a scan, complex64 ``[rows, columns]``.
 
-    A constant anywhere on the circle, a quadratic (`smooth_phase`), variations over an eighth and a thirtieth of the image
-    (field inhomogeneities; standard deviations of up to 0.4 and 0.2), and a part that follows the magnitude (tissues of
-    different frequency, such as fat; up to half a radian).
+    The phase is a constant anywhere on the circle, a quadratic (`smooth_phase`), and variations over an eighth and a
+    thirtieth of the image (field inhomogeneities, standard deviations of up to 0.5 and 0.4 radians). What is brighter
+    than a random level is fat: shifted by up to two pixels, and turned by up to a right angle (chemical shift).
     """
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
     shape = (magnitude.shape[-2], magnitude.shape[-1])
-    phase = smooth_phase(shape, generator) + 2 * math.pi * torch.rand((), generator=generator)
-    for cells, strength in ((8, 0.4), (30, 0.2)):
+    phase = smooth_phase(shape, generator) + uniform(0, 2 * math.pi)
+    for cells, strength in ((8, 0.5), (30, 0.4)):
         coarse = torch.randn(1, 1, cells, cells, generator=generator)
         fine = torch.nn.functional.interpolate(coarse, size=shape, mode="bicubic")[0, 0]
-        phase = phase + strength * torch.rand((), generator=generator) * fine
-    relative = magnitude / magnitude.max().clamp_min(torch.finfo(magnitude.dtype).tiny)
-    return phase + (torch.rand((), generator=generator) - 0.5) * relative
+        phase = phase + uniform(0, strength) * fine
+    fat = (magnitude - uniform(0.3, 0.9) * magnitude.max()).clamp_min(0)
+    water = magnitude.clamp_min(0) - fat
+    shift = round(uniform(-2, 2))
+    return torch.polar(water, phase) + torch.polar(fat.roll(shift, -1), phase + uniform(-math.pi / 2, math.pi / 2))
 
 
 def phantom(image_shape: tuple[int, int], generator: torch.Generator) -> Tensor:
