@@ -27,7 +27,8 @@ SETTING_LIMIT = 10_000
 """A number among the settings of an architecture is at most this: layers and channels are counted in hundreds."""
 NOTICE = "A research model: not for diagnosis."
 
-Text = Annotated[str, Field(max_length=4000)]
+Text = Annotated[str, Field(max_length=4000, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""One line of printable characters: a card is shown on terminals."""
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", max_length=200)]
 Version = Annotated[str, Field(pattern=r"^\d+(\.\d+)*$", max_length=40)]
@@ -184,6 +185,8 @@ class Facts:
     def __post_init__(self) -> None:
         if self.name.partition(".")[0] != self.modality:
             raise ValueError(f"the name '{self.name}' of the model does not begin with its modality '{self.modality}'")
+        if self.scope.operator.partition(".")[0] != self.modality:
+            raise ValueError(f"the operator '{self.scope.operator}' is not one of '{self.modality}'")
 
 
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
@@ -213,6 +216,11 @@ class Card(Facts):
     bytes: PositiveInt
     versions: dict[Text, Text]
     notice: Text = NOTICE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.notice != NOTICE:
+            raise ValueError(f"the notice is not '{NOTICE}'")
 
     @property
     def data(self) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .precision import full_precision
 from .space import Space
 
 FAILURE = 1e-6
@@ -40,7 +41,7 @@ def norm_interval(
     tolerance
         The relative width to reach.
     """
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(device):
         q = space.random(torch.Generator().manual_seed(0), device=device)
         q = q / space.norm(q)
         dimensions = q.numel() * (2 if space.is_complex else 1)

@@ -156,6 +156,10 @@ def load_card(folder: Path, card: Card, registry: Registry, operator: LinearOper
     content = _checked_content(folder / WEIGHTS_FILE, card)
     model = _untrained(card, registry, operator).float()
     _check_same(folder, "the architecture", card.tensors, _facts(tensors_of(model)))
+    learned = sum(p.numel() for p in model.parameters())
+    if learned != card.parameters:
+        raise InputError(f"parameters of model '{card.name}'", expected=f"{learned} (the architecture)",
+                         got=f"{card.parameters} (the card)")  # fmt: skip
     stored = _tensors(folder, card, content)
     with torch.no_grad():
         for name, tensor in tensors_of(model).items():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .lanczos import norm_interval
+from .precision import full_precision
 from .space import Space, keep_kind
 
 
@@ -23,12 +24,8 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
-        apply = operator._adjoint if adjoint else operator._forward
-        if not torch.amp.is_autocast_available(x.device.type):
-            return apply(x)
-        # Physics is computed in the precision of the Spaces, also where networks run in mixed precision.
-        with torch.autocast(x.device.type, enabled=False):
-            return apply(x)
+        with full_precision(x.device):
+            return operator._adjoint(x) if adjoint else operator._forward(x)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, LinearOperator, bool], output: Tensor) -> None:
@@ -211,10 +208,11 @@ class LinearOperator(nn.Module):
                         f"precision of {type(part).__name__}", expected=space.dtype, got=space.moved(fn).dtype,
                         cure="its backend computes in one precision only",
                     )  # fmt: skip
-        domain, range_ = self.domain.moved(fn), self.range.moved(fn)
+        before = self.domain, self.range
+        self.domain, self.range = self.domain.moved(fn), self.range.moved(fn)
         super()._apply(keep_kind(fn), recurse)  # type: ignore[no-untyped-call]
-        self.domain, self.range = domain, range_
-        self._norm_cache = None
+        if before != (self.domain, self.range):  # where tensors move, the cache knows by itself
+            self._norm_cache = None
         return self
 
 

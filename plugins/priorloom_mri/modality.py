@@ -20,7 +20,7 @@ from .coils import birdcage_maps
 from .masks import MaskName, kspace_radius, make_mask, sampled_fraction
 from .noise import add_noise
 from .operators import Fourier2D, Sense2D
-from .phantoms import phantom
+from .phantoms import phantom, smooth_phase
 from .training import PHANTOMS, from_stored, simulator, typical_magnitude
 
 if TYPE_CHECKING:
@@ -162,4 +162,6 @@ def _truth(path: Path | None, image_shape: tuple[int, int], generator: torch.Gen
     magnitude, source = stored_slice(path, image_shape)
     if not bool(magnitude.max() > 0):
         raise InputError(f"magnitudes of {path.name}", expected="positive values", got="none")
-    return from_stored(magnitude / magnitude.max(), generator), f"{source}; magnitude with a smooth phase"
+    phase = smooth_phase((magnitude.shape[-2], magnitude.shape[-1]), generator)
+    image = torch.polar((magnitude / magnitude.max()).clamp_min(0), phase)
+    return image, f"{source}; magnitude with a smooth phase"

@@ -295,6 +295,9 @@ def test_wrong_tensors(folder, registry, name, tensor, message):
         ({"tensors": {"mean": {"shape": [1] * 9, "dtype": "float32"}}}, "tensors.mean.shape in .*card.json"),
         ({"surprise": 1}, "surprise in .*card.json"),
         ({"parameters": "many"}, "parameters in .*card.json"),
+        ({"parameters": 3}, r"of model 'toy.landweber': expected 2 \(the architecture\), got 3 \(the card\)"),
+        ({"notice": "A certified medical device."}, "the notice is not"),
+        ({"versions": {"torch": "2\x1b[31m\n"}}, "versions.torch in .*card.json"),
         ({"metrics": [{"name": "psnr", "value": float("nan"), "cases": 1, "on": "x"}]}, "metrics.0.value in"),
     ],
 )  # fmt: skip
