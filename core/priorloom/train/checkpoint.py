@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -89,6 +90,11 @@ def load(path: Path) -> Progress:
     try:
         if path.stat().st_size > SIZE_LIMIT:
             raise ReaderError(what, expected=f"at most {SIZE_LIMIT} bytes", got=path.stat().st_size)
+        # torch does not look at the checksums of its archive: a flipped bit would be trained on.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ReaderError(what, expected="a checkpoint", got=f"a damaged file (in '{damaged}')")
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ReaderError(what, expected="a checkpoint", got=error.strerror, cure="train without --resume") from error

@@ -18,6 +18,10 @@ from ..yaml_files import read_mapping
 T = TypeVar("T")
 
 
+_LARGEST = 1e6
+"""A learning rate or a limit of a gradient beyond this is a slip of the pen."""
+
+
 @dataclass(frozen=True)
 class Source:
     """One subject: a person (or a phantom), whose images belong to one side of the split.
@@ -104,8 +108,8 @@ class Optimiser:
     def __post_init__(self) -> None:
         for name in ("learning_rate", "gradient_clip"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"optimiser.{name}", expected="a positive number", got=value)
+            if value is not None and not 0 < value <= _LARGEST:
+                raise InputError(f"optimiser.{name}", expected=f"a positive number, at most {_LARGEST:g}", got=value)
         if not 0 <= self.weight_decay < math.inf:
             raise InputError("optimiser.weight_decay", expected="a number of at least 0", got=self.weight_decay)
         if self.ema is not None and not 0 <= self.ema < 1:

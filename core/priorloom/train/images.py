@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -85,7 +86,10 @@ def _read(file: Path) -> list[Array]:
         read = _format(file)
         if read is None:
             raise ReaderError(f"images {file}", expected=", ".join(_FORMATS), got=file.suffix or "no suffix")
-        planes = [np.array(p, dtype=np.float32, order="C") for p in read(file)]  # own memory: a map may be read-only
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what a library thinks of a file's details is not for our users
+            found = read(file)
+        planes = [np.array(p, dtype=np.float32, order="C") for p in found]  # own memory: a map may be read-only
     except InputError:
         raise
     except Exception as error:  # the libraries raise almost anything on a damaged file

@@ -355,3 +355,16 @@ def test_missing_extra_is_one_line(config: Any, registry: Registry, tmp_path: Pa
     monkeypatch.delitem(sys.modules, "priorloom.train.lightning", raising=False)
     with pytest.raises(InputError, match=r"pip install 'priorloom\[train\]'"):
         train(load(config()), registry, tmp_path / "out")
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(config: Any, registry: Registry, tmp_path: Path) -> None:
+    plan = load(config())
+    train(plan, registry, tmp_path / "a")
+    last = tmp_path / "a/checkpoints/last.pt"
+    content = bytearray(last.read_bytes())
+    tensor = load_checkpoint(last).weights
+    needle = next(iter(tensor.values())).numpy().tobytes()
+    content[content.index(needle)] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(InputError, match="expected a checkpoint, got a damaged file"):
+        load_checkpoint(last)
