@@ -18,8 +18,8 @@ from ..yaml_files import read_mapping
 T = TypeVar("T")
 
 
-_LARGEST = 1e6
-"""A learning rate or a limit of a gradient beyond this is a slip of the pen."""
+_LARGEST = 1e30
+"""A learning rate or a limit of a gradient beyond this overflows before anything is learned."""
 
 
 @dataclass(frozen=True)
