@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .comparison import compare
     from .errors import PriorloomError
-    from .functional import Denoiser, Functional, PnP
+    from .functional import Functional
     from .hooks import hookimpl
     from .modality import Case, Modality, Reader, Scan
     from .operator import LinearOperator
     from .pipeline import Pipeline, Result
+    from .plug_and_play import Denoiser, PnP
     from .problem import Problem, Term
     from .registry import Registry
     from .solve import run
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Case": "modality",
-    "Denoiser": "functional",
+    "Denoiser": "plug_and_play",
     "Functional": "functional",
     "LinearOperator": "operator",
     "Modality": "modality",
     "Pipeline": "pipeline",
-    "PnP": "functional",
+    "PnP": "plug_and_play",
     "PriorloomError": "errors",
     "Problem": "problem",
     "Reader": "modality",

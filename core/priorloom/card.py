@@ -185,7 +185,7 @@ class Facts:
     def __post_init__(self) -> None:
         if self.name.partition(".")[0] != self.modality:
             raise ValueError(f"the name '{self.name}' of the model does not begin with its modality '{self.modality}'")
-        if self.scope.operator.partition(".")[0] != self.modality:
+        if self.scope.operator.partition(".")[0] not in (self.modality, "image"):  # image.identity: a denoiser
             raise ValueError(f"the operator '{self.scope.operator}' is not one of '{self.modality}'")
 
 

@@ -1,9 +1,8 @@
-"""Functionals: value, proximal map, and what follows from them (conjugate prox by Moreau, PnP)."""
+"""Functionals: value, proximal map, and what follows from them (the conjugate prox by Moreau)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -219,49 +218,3 @@ class LeastSquares(Functional):
     def gradient_lipschitz(self) -> float | None:
         """1."""
         return 1.0
-
-
-@runtime_checkable
-class Denoiser(Protocol):
-    """Anything that removes white Gaussian noise of standard deviation `sigma` from ``[..., *shape]``."""
-
-    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
-        """The denoised `x`, of the same shape, dtype and device; `sigma` is a tensor that broadcasts against `x`."""
-        ...
-
-
-class PnP(Functional):
-    """A denoiser as the prox of a functional that has no value: plug-and-play (Venkatakrishnan et al., 2013).
-
-    ``prox(x, step) = D(x, sigma)``. The denoiser's strength is `sigma`, not the step: the step of the algorithm
-    then only weighs the data, as in the plug-and-play literature.
-
-    Parameters
-    ----------
-    space
-        The Space of one image.
-    denoiser
-        The denoiser in the slot.
-    sigma
-        Its noise level, in the units of the image; a number, one number per batch element, or an nn.Parameter.
-    """
-
-    has_value = False
-    is_convex = False
-
-    def __init__(self, space: Space, denoiser: Denoiser, sigma: float | Tensor) -> None:
-        super().__init__(space)
-        if not isinstance(sigma, nn.Parameter) and not bool((torch.as_tensor(sigma) > 0).all()):
-            raise InputError("sigma of a denoiser", expected="a positive number", got=sigma)
-        self.denoiser = denoiser
-        self.sigma = sigma
-
-    def _prox(self, x: Tensor, step: Tensor) -> Tensor:
-        result = self.denoiser(x, _per_element(self.sigma, x, self.space))
-        if result.shape != x.shape or result.dtype != x.dtype:
-            raise InputError(
-                f"output of the denoiser {type(self.denoiser).__name__}",
-                expected=f"{list(x.shape)} {x.dtype}",
-                got=f"{list(result.shape)} {result.dtype}",
-            )
-        return result

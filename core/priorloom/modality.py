@@ -171,6 +171,9 @@ class Training:
         columns]``, as an image in the modality's units; MRI draws a phase.
     phantoms
         ``phantom(image_shape, generator) -> image`` by name.
+    unit
+        ``unit(images) -> sizes``: what images ``[batch, *shape]`` in the modality's units are divided by to be
+        normalised, ``[batch]``; near ``Modality.scale`` of their measurements.
     simulator
         ``simulator(registry, operator, image_shape, *, seed, ...) -> Simulate``; `operator` is the mapping of
         ``operator.*`` settings, and the further keyword-only arguments are the settings ``simulation.*``.
@@ -178,6 +181,7 @@ class Training:
 
     from_stored: Callable[[Tensor, torch.Generator], Tensor]
     phantoms: Mapping[str, Callable[[tuple[int, int], torch.Generator], Tensor]]
+    unit: Callable[[Tensor], Tensor]
     simulator: Callable[..., Simulate]
 
 

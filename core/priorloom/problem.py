@@ -84,11 +84,21 @@ class Problem(nn.Module):
         The functional in the prox slot, ``g``; Zero when absent.
     terms
         Operator terms ``f_i(K_i x)``, such as total variation.
+    noise_std
+        Standard deviation of the noise per entry of the measurement, a number or one per batch element, for steps that
+        must know it (denoising networks); None when unknown.
     """
 
-    def __init__(self, data: Term, prior: Functional | None = None, terms: Sequence[Term] = ()) -> None:
+    def __init__(
+        self,
+        data: Term,
+        prior: Functional | None = None,
+        terms: Sequence[Term] = (),
+        noise_std: float | Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.data = data
+        self.noise_std = noise_std
         self.prior: Functional = Zero(data.K.domain) if prior is None else prior
         self._terms = nn.ModuleList(terms)
         domain = data.K.domain
@@ -102,7 +112,7 @@ class Problem(nn.Module):
 
     def with_prior(self, prior: Functional) -> Problem:
         """The same problem with another functional in the prox slot."""
-        return Problem(self.data, prior, self.terms)
+        return Problem(self.data, prior, self.terms, self.noise_std)
 
     @property
     def terms(self) -> tuple[Term, ...]:

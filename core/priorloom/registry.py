@@ -19,10 +19,11 @@ from .errors import InputError, PluginError, PriorloomError, did_you_mean
 from .parameters import Parameter, signature_parameters, validate
 
 if TYPE_CHECKING:
-    from .functional import Denoiser, Functional
+    from .functional import Functional
     from .modality import Modality, Reader
     from .operator import LinearOperator
     from .pipeline import Pipeline
+    from .plug_and_play import Denoiser
     from .problem import Term
     from .space import Space
     from .unrolled import Unrolled

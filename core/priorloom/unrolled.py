@@ -69,9 +69,9 @@ class Unrolled(nn.Module):
         backprojector = PseudoInverse(A) if self.back == "pseudo-inverse" else None
         data = Term(LeastSquares(A.range, y), A, backprojector)
         if self.prior is None:
-            return Problem(data)
+            return Problem(data, noise_std=noise_std)
         weight = backprojected_std(A) * torch.as_tensor(noise_std, dtype=A.domain.real_dtype, device=y.device)
-        return Problem(data, Weighted(self.prior(A.domain), weight))
+        return Problem(data, Weighted(self.prior(A.domain), weight), noise_std=noise_std)
 
     def starting_image(self, A: LinearOperator, y: Tensor) -> Tensor | None:
         """x_0; None for zero."""

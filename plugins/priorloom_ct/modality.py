@@ -22,7 +22,7 @@ from .backends import backend
 from .operators import RayTransform
 from .phantoms import foam, random_ellipses, shepp_logan
 from .simulate import MU_WATER, from_hounsfield, photon_noise
-from .training import PHANTOMS, simulator
+from .training import PHANTOMS, simulator, water
 
 if TYPE_CHECKING:
     from priorloom.registry import Registry
@@ -39,7 +39,7 @@ def ct() -> Modality:
     """X-ray computed tomography: attenuation images in 1/mm, sinograms of line integrals."""
     return Modality(
         "ct", "X-ray CT", "1/mm", METHODS, scale, noise_std, data_range, lambda image: image, cases,
-        Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, simulator), describe,
+        Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, water, simulator), describe,
     )  # fmt: skip
 
 

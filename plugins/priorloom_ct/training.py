@@ -27,6 +27,11 @@ PHANTOMS: Mapping[str, Callable[[tuple[int, int], torch.Generator], Tensor]] = {
 }
 
 
+def water(images: Tensor) -> Tensor:
+    """The attenuation of water for every image, ``[batch]``."""
+    return images.new_full(images.shape[:1], MU_WATER)
+
+
 def simulator(
     registry: Registry,
     operator: Mapping[str, Any],

@@ -36,7 +36,7 @@ def mri() -> Modality:
     """Magnetic resonance imaging: complex images, k-space measurements, magnitudes at the edges."""
     return Modality(
         "mri", "Cartesian MRI", "arbitrary", METHODS, scale, noise_std, data_range, torch.abs, cases,
-        Training(from_stored, PHANTOMS, simulator), describe,
+        Training(from_stored, PHANTOMS, typical_magnitude, simulator), describe,
     )  # fmt: skip
 
 

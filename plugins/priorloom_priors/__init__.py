@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from priorloom.hooks import Factory, hookimpl
 
@@ -29,9 +30,24 @@ def priorloom_priors() -> Mapping[str, Factory]:
 def priorloom_denoisers() -> Mapping[str, Factory]:
     """scikit-image's denoisers in the plug-and-play slot."""
     return {
+        "drunet": "priorloom_priors.trained_denoisers:drunet",
         "non-local-means": "priorloom_priors.denoisers:non_local_means",
+        "ridge": "priorloom_priors.trained_denoisers:ridge",
+        "trained": "priorloom_priors.trained_denoisers:trained",
         "tv-chambolle": "priorloom_priors.denoisers:tv_chambolle",
         "wavelet": "priorloom_priors.denoisers:wavelet",
+    }
+
+
+@hookimpl
+def priorloom_architectures() -> Mapping[str, Factory]:
+    """Denoising networks."""
+    return {
+        "averaged": "priorloom_priors.architectures:averaged",
+        "dncnn": "priorloom_priors.architectures:dncnn",
+        "drunet": "priorloom_priors.architectures:drunet",
+        "gradient-step": "priorloom_priors.architectures:gradient_step",
+        "ridge": "priorloom_priors.architectures:ridge",
     }
 
 
@@ -42,3 +58,15 @@ def priorloom_pipelines() -> Mapping[str, Factory]:
         "pnp-admm": "priorloom_priors.pipelines:pnp_admm",
         "tv-pdhg": "priorloom_priors.pipelines:tv_pdhg",
     }
+
+
+@hookimpl
+def priorloom_models() -> Mapping[str, Factory]:
+    """The shipped denoisers: the folders ``models/MODALITY.DENOISER``."""
+    folder = Path(__file__).parent / "models"
+    found = sorted(p for p in folder.iterdir() if p.is_dir() and "." in p.name) if folder.is_dir() else []
+    return {p.name: _offer(p) for p in found}
+
+
+def _offer(folder: Path) -> Callable[[], Path]:
+    return lambda: folder

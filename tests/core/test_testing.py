@@ -11,8 +11,9 @@ from torch import Tensor
 
 from priorloom import Functional, LinearOperator, Space, Term
 from priorloom.errors import PriorloomError
-from priorloom.functional import LeastSquares, PnP, Zero
+from priorloom.functional import LeastSquares, Zero
 from priorloom.operator import Gradient, Identity, Stack
+from priorloom.plug_and_play import PnP
 from priorloom.testing import Check, ConformanceError, check_denoiser, check_functional, check_operator, check_prior
 
 SPACE = Space((6, 5))

@@ -7,6 +7,7 @@ from .duality import duality_gap
 from .least_squares import CG, LSQR
 from .primal_dual import PDHG
 from .proximal import FISTA, ISTA
+from .red import DataProximal, GradientDescent
 from .splitting import ADMM, HQS
 from .x_update import CGUpdate, ExactUpdate, NetworkUpdate, NormalSystem, XUpdate
 
@@ -20,7 +21,9 @@ __all__ = [
     "LSQR",
     "PDHG",
     "CGUpdate",
+    "DataProximal",
     "ExactUpdate",
+    "GradientDescent",
     "NetworkUpdate",
     "NormalSystem",
     "State",

@@ -15,6 +15,7 @@ from torch.nn.functional import avg_pool2d
 from ..constraints import LEAST, Penalty, Positive, StepSize
 from ..errors import InputError
 from ..functional import Functional, LeastSquares, Weighted
+from ..networks.denoising import DenoisingNetwork
 from ..operator import Identity
 from ..problem import Problem
 from ..space import Space
@@ -119,6 +120,36 @@ class PostProcessing(Step[State]):
         phase = smooth_phase(state.x)
         (image,) = self.network(state.x * phase.conj())
         return State(image * phase)
+
+
+class Denoise(Step[State]):
+    """``x+ = D(x, sigma)`` with a denoising network and the problem's noise level: the one layer of a denoiser.
+
+    Denoising is the reconstruction with A = I, so that a denoiser is trained, stored and described as every other
+    network is. It sees a complex image divided by its smooth phase, see `MemoryMoDL`.
+
+    Parameters
+    ----------
+    network
+        D.
+    """
+
+    def __init__(self, network: DenoisingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def init(self, problem: Problem, x0: Tensor | None = None) -> State:
+        """Start at `x0`."""
+        if problem.noise_std is None:
+            raise InputError("noise level of a denoiser", expected="a number", got="none")
+        return State(start(problem, x0))
+
+    def forward(self, problem: Problem, state: State) -> State:
+        """The network."""
+        assert problem.noise_std is not None
+        sigma = problem.space.expand(per_image(problem, state.x, problem.noise_std))
+        phase = smooth_phase(state.x)
+        return State(self.network(state.x * phase.conj(), sigma) * phase)
 
 
 class VariationalNetwork(Step[State]):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..functional import Denoiser
+from ..plug_and_play import Denoiser
 from ..space import Space
 from .measures import Check, ConformanceError, far, require, require_fit, rounding, unchanged
 

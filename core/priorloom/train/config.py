@@ -14,6 +14,7 @@ from ..config import flatten
 from ..errors import InputError
 from ..parameters import signature_parameters, validate
 from ..yaml_files import read_mapping
+from .denoising import Denoising
 
 T = TypeVar("T")
 
@@ -134,6 +135,8 @@ class TrainingPlan:
         ``train`` and ``validation``: lists of subjects (`Source`).
     operator, simulation
         ``operator.*`` settings, and those of the modality's simulator.
+    denoising
+        Trains a denoiser on noisy images, without an operator; see `Denoising`.
     loss
         Weights of ``mse``, ``l1`` and ``ssim``; or one of ``objective``, ``noise2inverse`` and ``ssdu``.
     optimiser
@@ -165,6 +168,7 @@ class TrainingPlan:
     data: dict[str, Any]
     operator: dict[str, Any] = field(default_factory=dict)
     simulation: dict[str, Any] = field(default_factory=dict)
+    denoising: dict[str, Any] | None = None
     loss: dict[str, Any] = field(default_factory=lambda: {"mse": 1.0})
     optimiser: dict[str, Any] = field(default_factory=dict)
     batch_size: int = 4
@@ -197,6 +201,8 @@ class TrainingPlan:
             raise InputError("architecture.name in the config", expected="the name of an architecture", got="none")
         if not isinstance(self.operator.get("name", ""), str):
             raise InputError("operator.name", expected="the name of an operator", got=repr(self.operator["name"]))
+        if self.denoising is not None and (self.operator or self.simulation):
+            raise InputError("config", expected="either denoising, or operator and simulation", got="both")
         self._check_split()
 
     def _check_split(self) -> None:
@@ -220,6 +226,11 @@ class TrainingPlan:
     def validation(self) -> tuple[Source, ...]:
         """The subjects held out; none means no validation."""
         return self._subjects("validation")
+
+    @property
+    def denoising_settings(self) -> Denoising | None:
+        """`denoising`, checked."""
+        return None if self.denoising is None else section(Denoising, self.denoising, "denoising")
 
     @property
     def optimiser_settings(self) -> Optimiser:
@@ -267,7 +278,7 @@ def load(path: Path, assignments: Iterable[str] = ()) -> TrainingPlan:
     raw.setdefault("data_root", "")
     plan = section(TrainingPlan, raw, f"config {path.name}")
     root = path.parent / plan.data_root
-    plan.optimiser_settings  # noqa: B018  # checked now, not after the data are read
+    plan.optimiser_settings, plan.denoising_settings  # noqa: B018  # checked now, not after the data are read
     plan = section(TrainingPlan, {**raw, "data_root": str(root)}, f"config {path.name}")
     _check_files(plan)
     return plan

@@ -17,6 +17,7 @@ from ..parameters import signature_parameters, validate
 from ..registry import Registry, guarded
 from .config import Source, TrainingPlan
 from .data import Examples, Subject, cropped
+from .denoising import OPERATOR, denoising
 from .images import read_slices
 
 # torch's generator on the CPU takes the lower 32 bits of a seed. Times an odd number this is 2**31 again: the batches
@@ -64,6 +65,8 @@ def make_sides(plan: TrainingPlan, registry: Registry) -> Sides:
 
 
 def _operator_name(plan: TrainingPlan, registry: _Noting) -> str:
+    if plan.denoising is not None:
+        return OPERATOR
     named = [plan.operator["name"]] if "name" in plan.operator else sorted(set(registry.noted))
     if len(named) != 1:
         raise InputError("operator.name in the config", expected="the name of one operator",
@@ -95,6 +98,8 @@ def _examples(
     count: int,
 ) -> Examples | Scans:
     if any(s.scan is not None for s in sources):
+        if plan.denoising is not None:
+            raise InputError("data of a denoiser", expected="files or phantoms", got="a measured scan")
         other = next((s.subject for s in sources if s.scan is None), None)
         if other is not None:
             raise InputError(f"subject '{other}'", expected="a scan, as its neighbours have", got="images")
@@ -105,7 +110,7 @@ def _examples(
     subjects = [_subject(plan, training, s, s.augment if s.augment is not None else augment) for s in sources]
     return Examples(
         subjects,
-        _simulator(plan, registry, training, seed),
+        _simulator(plan, registry, modality, training, seed),
         image_shape=plan.image_shape,
         batch_size=plan.batch_size,
         count=count,
@@ -125,7 +130,10 @@ def _subject(plan: TrainingPlan, training: Training, source: Source, augment: bo
     return Subject(source.subject, cropped(slices, training.from_stored, source.smallest, augment), source.weight)
 
 
-def _simulator(plan: TrainingPlan, registry: Registry, training: Training, seed: int) -> Simulate:
+def _simulator(plan: TrainingPlan, registry: Registry, modality: Modality, training: Training, seed: int) -> Simulate:
+    noise = plan.denoising_settings
+    if noise is not None:
+        return denoising(noise, modality, training)
     owner = f"the simulation of '{plan.modality}'"
     known = [p for p in signature_parameters(training.simulator, 3, owner) if p.name != "seed"]
     arguments = validate(known, plan.simulation, owner)

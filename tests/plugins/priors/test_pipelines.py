@@ -12,9 +12,9 @@ from skimage.restoration import denoise_tv_chambolle
 from priorloom import Case, Registry, Space, run
 from priorloom.binding import bind
 from priorloom.errors import InputError
-from priorloom.functional import PnP
 from priorloom.operator import Identity
 from priorloom.pipeline import Assembly, backprojected_noise
+from priorloom.plug_and_play import PnP
 from priorloom.solve import Solution
 from priorloom_priors.functionals import Box, GroupL1
 from priorloom_priors.pipelines import STRENGTH, WEIGHT
