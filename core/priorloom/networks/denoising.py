@@ -40,13 +40,17 @@ class DenoisingNetwork(nn.Module):
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The denoised images, of the shape and dtype of x."""
+        self.check(x)
+        flat = to_channels((x,)).contiguous(memory_format=torch.channels_last)
+        (image,) = from_channels(self._denoise(flat, self.levels(x, sigma, flat.shape[0])), x)
+        return image
+
+    def check(self, x: Tensor) -> None:
+        """Raise InputError unless x has the network's kind of numbers."""
         if x.is_complex() != self.is_complex:
             kinds = {True: "complex images", False: "real images"}
             raise InputError(f"input of {type(self).__name__}", expected=kinds[self.is_complex],
                              got=kinds[x.is_complex()])  # fmt: skip
-        flat = to_channels((x,)).contiguous(memory_format=torch.channels_last)
-        (image,) = from_channels(self._denoise(flat, self.levels(x, sigma, flat.shape[0])), x)
-        return image
 
     def levels(self, x: Tensor, sigma: Tensor, batch: int) -> Tensor:
         """The noise per channel of every image, ``[batch, 1, 1, 1]``."""
@@ -107,7 +111,9 @@ class DRUNet(DenoisingNetwork):
     blocks
         Residual blocks per level, and on the way up as many.
     activation
-        ReLU, or a smooth one where a derivative of the network must exist.
+        ReLU, or a smooth one where a derivative of the network must exist (then nothing commutes with scaling).
+    zero
+        Whether the network starts as the identity, or with a U-Net that makes something small.
     """
 
     def __init__(
@@ -116,6 +122,7 @@ class DRUNet(DenoisingNetwork):
         widths: Sequence[int] = (24, 40, 64, 96),
         blocks: int = 2,
         activation: Activation = nn.ReLU,
+        zero: bool = True,
     ) -> None:
         super().__init__(is_complex)
         if not widths or min(widths) < 1 or blocks < 1:
@@ -129,7 +136,10 @@ class DRUNet(DenoisingNetwork):
         self.up = nn.ModuleList(_stage(w, blocks, activation) for w in widths[:-1])
         self.tail = _convolution(widths[0], images)
         _begin(self)
-        nn.init.zeros_(self.tail.weight)
+        if zero:
+            nn.init.zeros_(self.tail.weight)
+        else:
+            self.tail.weight.data.mul_(0.1)
 
     def _denoise(self, x: Tensor, level: Tensor) -> Tensor:
         rows, columns = x.shape[-2:]
@@ -155,22 +165,26 @@ class GradientStep(DenoisingNetwork):
     Parameters
     ----------
     network
-        N, with activations that have a derivative; from images to images.
+        N, with activations that have a derivative; from images to images. It must not start as the identity, where the
+        derivative of D by every weight of ``N - I`` is zero, and nothing is learned.
     """
 
     def __init__(self, network: DenoisingNetwork) -> None:
         super().__init__(network.is_complex)
+        if any(isinstance(m, nn.ReLU) for m in network.modules()):
+            raise InputError("network of a gradient step", expected="activations with a derivative, such as ELU",
+                             got="ReLU")  # fmt: skip
         self.network = network
 
     def potential(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``g(x)``, one value per image ``[...]``."""
         difference = x - self.network(x, sigma)
-        value: Tensor = 0.5 * difference.abs().square().sum((-2, -1))
-        return value
+        parts = torch.view_as_real(difference) if self.is_complex else difference[..., None]
+        return 0.5 * parts.square().sum((-3, -2, -1))
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``x - grad g(x)``; differentiable where gradients are enabled."""
-        learning = torch.is_grad_enabled()
+        learning = torch.is_grad_enabled() and any(t.requires_grad for t in (x, sigma, *self.parameters()))
         with torch.enable_grad():
             at = x if learning and x.requires_grad else x.detach().requires_grad_()
             (slope,) = torch.autograd.grad(self.potential(at, sigma).sum(), at, create_graph=learning)

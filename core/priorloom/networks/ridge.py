@@ -59,16 +59,15 @@ class RidgeNetwork(DenoisingNetwork):
 
     def potential(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``g(x)``, one value per image ``[...]``."""
-        responses, scale = self._responses(x, sigma)
+        responses, scale, _ = self._responses(x, sigma)
         size = responses.square().sum(1)
         values = 0.5 * scale.square() * torch.log1p(size / scale.square())
         return values.sum((-3, -2, -1)).reshape(x.shape[:-2])
 
     def gradient(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``grad g(x)``, of the shape and dtype of x."""
-        responses, scale = self._responses(x, sigma)
+        responses, scale, filters = self._responses(x, sigma)
         bounded = responses / (1 + responses.square().sum(1, keepdim=True) / scale.square()[:, None])
-        filters = self._normalised(bounded.dtype)
         back = conv_transpose2d(bounded.flatten(0, 1), filters, padding=filters.shape[-1] // 2)
         parts = back.reshape(len(responses), -1, *back.shape[-2:]).movedim(1, -1)
         made = torch.view_as_complex(parts.contiguous()) if self.is_complex else parts[..., 0]
@@ -87,15 +86,17 @@ class RidgeNetwork(DenoisingNetwork):
             reason="I - grad g, g >= 0; -1/8 <= psi'' <= 1 and the filters are divided by a bound of their norm",
         )
 
-    def _responses(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-        """``W x``, ``[batch, parts, filters, rows, columns]``, and the scales ``[batch, filters, 1, 1]``."""
+    def _responses(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``W x``, ``[batch, parts, filters, rows, columns]``, the scales ``[batch, filters, 1, 1]``, and the
+        filters."""
+        self.check(x)
         parts = torch.view_as_real(x.resolve_conj()).movedim(-1, -3) if self.is_complex else x[..., None, :, :]
         parts = parts.reshape(-1, *parts.shape[-3:])
         filters = self._normalised(parts.dtype)
         made = conv2d(parts.flatten(0, 1)[:, None], filters, padding=filters.shape[-1] // 2)
         level = sigma.to(parts.dtype).expand(*x.shape[:-2], 1, 1).reshape(-1, 1, 1, 1)
         scale = torch.exp(self.log_scale[:, None, None] + self.exponent[:, None, None] * _log(level)).clamp_min(_SCALE)
-        return made.reshape(*parts.shape[:2], *made.shape[1:]), scale
+        return made.reshape(*parts.shape[:2], *made.shape[1:]), scale, filters
 
     def _normalised(self, dtype: torch.dtype) -> Tensor:
         centred = self.filters - self.filters.mean((-2, -1), keepdim=True)
