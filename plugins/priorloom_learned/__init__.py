@@ -12,6 +12,7 @@ from priorloom.hooks import Factory, hookimpl
 def priorloom_architectures() -> Mapping[str, Factory]:
     """Unrolled networks."""
     return {
+        "deep-equilibrium": "priorloom_learned.equilibrium:deep_equilibrium",
         "learned-admm": "priorloom_learned.architectures:learned_admm",
         "learned-admm-exact": "priorloom_learned.architectures:learned_admm_exact",
         "learned-admm-network": "priorloom_learned.architectures:learned_admm_network",
@@ -34,6 +35,7 @@ def priorloom_architectures() -> Mapping[str, Factory]:
 def priorloom_pipelines() -> Mapping[str, Factory]:
     """Methods that run trained models."""
     return {
+        "deep-equilibrium": "priorloom_learned.pipelines:deep_equilibrium",
         "fbp-unet": "priorloom_learned.pipelines:fbp_unet",
         "learned": "priorloom_learned.pipelines:learned",
         "learned-admm": "priorloom_learned.pipelines:learned_admm",

@@ -72,6 +72,15 @@ def memory_modl() -> Pipeline:
     return _pipeline("memory-modl", "a network with memory, then data consistency by CG, K times", "memory-modl")
 
 
+def deep_equilibrium() -> Pipeline:
+    """The fixed point of a contractive learned proximal gradient step."""
+    return _pipeline(
+        "deep-equilibrium",
+        "x = c N(x - t A^H (Ax - y)) + (1 - c) P(A^+ y), solved for x, with networks N (nonexpansive) and P",
+        "deep-equilibrium",
+    )
+
+
 def variational_network() -> Pipeline:
     """Gradient steps on the data with a network as the regulariser's gradient."""
     return _pipeline(
