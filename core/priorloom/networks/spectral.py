@@ -64,7 +64,7 @@ def convolution_bound(kernel: Tensor) -> Tensor:
 
 def _largest(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
     """The largest singular value of the symbol on the grid; its derivative is that where it is attained."""
-    phases = [_phases(kernel, side, points) for side, points in zip(kernel.shape[-2:], grid, strict=True)]
+    phases = [frequencies(kernel, side, points) for side, points in zip(kernel.shape[-2:], grid, strict=True)]
     # A real kernel has K(-theta) = conj(K(theta)): half of the frequencies suffice.
     phases[1] = phases[1][: grid[1] // 2 + 1]
     if not bool(kernel.isfinite().all()):
@@ -79,7 +79,7 @@ def _largest(kernel: Tensor, grid: tuple[int, int]) -> Tensor:
     return (kernel * outer).sum()
 
 
-def _phases(kernel: Tensor, side: int, points: int) -> Tensor:
+def frequencies(kernel: Tensor, side: int, points: int) -> Tensor:
     """``exp(-2 pi i f k / points)``, ``[points, side]``."""
     angles = torch.arange(points, dtype=torch.float64)[:, None] * torch.arange(side) * (-2 * math.pi / points)
     return torch.polar(torch.ones_like(angles), angles).to(kernel.device, kernel.dtype.to_complex())
