@@ -1,4 +1,4 @@
-"""Classical priors, scikit-image denoisers, and the methods for every modality: TV by PDHG and plug-and-play ADMM."""
+"""Classical priors, scikit-image denoisers, and the methods for every modality: TV by PDHG and plug-and-play."""
 
 from __future__ import annotations
 
@@ -55,7 +55,14 @@ def priorloom_architectures() -> Mapping[str, Factory]:
 def priorloom_pipelines() -> Mapping[str, Factory]:
     """Methods that need nothing but a linear operator."""
     return {
-        "pnp-admm": "priorloom_priors.pipelines:pnp_admm",
+        "pnp-admm": "priorloom_priors.plug_and_play:pnp_admm",
+        "pnp-drs": "priorloom_priors.plug_and_play:pnp_drs",
+        "pnp-fista": "priorloom_priors.plug_and_play:pnp_fista",
+        "pnp-hqs": "priorloom_priors.plug_and_play:pnp_hqs",
+        "pnp-pdhg": "priorloom_priors.plug_and_play:pnp_pdhg",
+        "pnp-pgd": "priorloom_priors.plug_and_play:pnp_pgd",
+        "red-gradient": "priorloom_priors.plug_and_play:red_gradient",
+        "red-proximal": "priorloom_priors.plug_and_play:red_proximal",
         "tv-pdhg": "priorloom_priors.pipelines:tv_pdhg",
     }
 

@@ -8,6 +8,7 @@ from .least_squares import CG, LSQR
 from .primal_dual import PDHG
 from .proximal import FISTA, ISTA
 from .red import DataProximal, GradientDescent
+from .relaxed import Relaxed
 from .splitting import ADMM, HQS
 from .x_update import CGUpdate, ExactUpdate, NetworkUpdate, NormalSystem, XUpdate
 
@@ -26,6 +27,7 @@ __all__ = [
     "GradientDescent",
     "NetworkUpdate",
     "NormalSystem",
+    "Relaxed",
     "State",
     "Step",
     "XUpdate",

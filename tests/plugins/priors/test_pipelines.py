@@ -17,7 +17,8 @@ from priorloom.pipeline import Assembly, backprojected_noise
 from priorloom.plug_and_play import PnP
 from priorloom.solve import Solution
 from priorloom_priors.functionals import Box, GroupL1
-from priorloom_priors.pipelines import STRENGTH, WEIGHT
+from priorloom_priors.pipelines import WEIGHT
+from priorloom_priors.plan import STRENGTH
 
 REGISTRY = Registry.discover()
 
@@ -115,7 +116,7 @@ def test_pnp_takes_any_denoiser_and_refuses_bad_strengths(generator: torch.Gener
     assembly, solution = solve(case, "pnp-admm", denoiser__name="wavelet", sigma=0.1, rho=0.3)
     assert isinstance(assembly.problem.prior, PnP)
     assert assembly.problem.prior.sigma == 0.1
-    assert assembly.parameters == {}
+    assert assembly.parameters == {"damped": True}
     assert bool(solution.x.isfinite().all())
     for settings in ({"sigma": -1.0}, {"rho": 0.0}):
         with pytest.raises(InputError, match="expected a positive number"):
