@@ -27,6 +27,7 @@ def npy_bytes(image: np.ndarray[Any, Any]) -> bytes:
 def row(result: Result, image: str | None) -> dict[str, Any]:
     """A result as one row of ``results.json``; metric fields are None without a truth."""
     figures = result.metrics or {}
+    judgement = result.judgement
     return {
         "modality": result.modality,
         "case": result.case,
@@ -40,9 +41,13 @@ def row(result: Result, image: str | None) -> dict[str, Any]:
         "objective": result.objective,
         "converged": result.converged,
         "criterion": result.criterion,
+        "outcome": result.outcome or None,
+        "story": result.story,
         "parameters": dict(result.parameters),
         "tuned": result.tuned,
         "certificate": result.certificate,
+        **{name: getattr(judgement, name, None) or None for name in ("theorem", "condition", "reference", "reason")},
+        "damped": result.damped,
         "model": None if result.model is None else asdict(result.model),
         "warnings": list(result.warnings),
         "scale": result.scale,

@@ -18,12 +18,18 @@ from .binding import bind
 from .errors import DivergenceError, InputError, PriorloomError
 from .metrics import metrics
 from .modality import Case, Modality, slug
-from .pipeline import Choice, Pipeline, Result
+from .monitor import Monitor
+from .pipeline import Assembly, Certificate, Choice, Pipeline, Result
 from .registry import Registry
-from .solve import Record, run
+from .solve import Record, Solution, run
+from .steps import HQS
+from .steps.base import Step
 from .trained import ModelSlot
 
 _LOG = logging.getLogger(__name__)
+
+TROUBLE = ("diverged", "cycling", "growing")
+"""The outcomes that a monitor declares."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def reconstruct(
     InputError
         Unknown method or parameter, a method of another modality, or settings that the components refuse.
     DivergenceError
-        The iteration diverged.
+        The iteration diverged, and nothing watched it (see `Monitor`).
     """
     registry = registry or Registry.discover()
     method = Method(method) if isinstance(method, str) else method
@@ -122,8 +128,10 @@ def _reconstruct(
             tol=assembly.solver.tolerance,
             x0=assembly.start,
             on_record=on_record,
+            monitor=_monitor(pipeline, assembly),
         )
-    for warning in assembly.warnings:
+    warnings = assembly.warnings + ((solution.story,) if solution.outcome in TROUBLE else ())
+    for warning in warnings:
         _LOG.warning("priorloom: %s on %s: %s", method.name, case.name, warning)
     image = solution.x * scale
     if not bool(image.isfinite().all()):
@@ -149,13 +157,43 @@ def _reconstruct(
         history=solution.history,
         parameters={**parameters, **assembly.parameters},
         tuned=(method.tuned or "learned") if pipeline.kind == "learned" else method.choice,
-        certificate=assembly.certificate,
+        certificate=_certificate(pipeline, assembly, solution),
         seed=seed,
         scale=scale,
         versions=versions(),
         model=assembly.model,
-        warnings=assembly.warnings,
+        warnings=warnings,
+        outcome=solution.outcome,
+        story=solution.story,
+        judgement=assembly.judgement,
+        damped=assembly.damped,
     )
+
+
+def _monitor(pipeline: Pipeline, assembly: Assembly) -> Monitor | None:
+    """A monitor for plug-and-play, and for every other iteration without a theorem and without an objective."""
+    step = assembly.steps
+    if not isinstance(step, Step):
+        return None
+    alone = assembly.certificate != "certified" and not assembly.problem.has_value
+    if pipeline.kind != "pnp" and not alone:
+        return None
+    inner = getattr(step, "step", step)  # of a damped one
+    # The problem that is solved changes while a schedule runs.
+    return Monitor(begin=inner.steps if isinstance(inner, HQS) else 0)
+
+
+def _certificate(pipeline: Pipeline, assembly: Assembly, solution: Solution) -> Certificate:
+    """The verdict: a theorem speaks before the iteration, "empirical" is said only of what was seen to converge.
+
+    Trouble contradicts a theorem: then the theorem does not describe what was computed.
+    """
+    if solution.outcome in TROUBLE:
+        return "none"
+    if assembly.certificate == "certified":
+        return "certified"
+    observed = assembly.certificate == "empirical" or pipeline.kind == "pnp"
+    return "empirical" if observed and solution.converged else "none"
 
 
 @cache

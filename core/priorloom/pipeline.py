@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .functional import Functional, LeastSquares
+from .judgement import Judgement
 from .modality import Case
 from .noise import backprojected_std
 from .operator import Identity
 from .parameters import REQUIRED, Parameter, signature_parameters
 from .problem import Problem, Term
-from .solve import Record
+from .solve import Outcome, Record
 from .space import Space
 from .steps.base import Step
 from .steps.convergence import converges
@@ -124,7 +125,11 @@ class Assembly:
     parameters
         Parameters that were chosen automatically, by their dotted names.
     certificate
-        "certified" (a convergence theorem applies), "empirical" (observed only) or "none".
+        "certified" (a convergence theorem applies), "empirical" (to be observed) or "none".
+    judgement
+        The theorem behind the certificate, or why there is none.
+    damped
+        Whether the iteration was damped because no theorem covers it as it is, or so that one does.
     model
         The trained model whose layers the steps are.
     warnings
@@ -139,6 +144,8 @@ class Assembly:
     certificate: Certificate = "none"
     model: Learned | None = None
     warnings: tuple[str, ...] = ()
+    judgement: Judgement | None = None
+    damped: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,11 +190,18 @@ class Result:
     tuned
         How the parameters were chosen: "default", "given" (by the user), "tuned", "oracle" or "learned".
     certificate, seed, scale, versions
-        Convergence certificate, the run's seed, the normalisation that was undone, and what computed.
+        "certified" (a convergence theorem applies), "empirical" (the criterion was met, which is all that is known) or
+        "none"; the run's seed, the normalisation that was undone, and what computed.
     model
         The trained model that made it, or None.
     warnings
         Why it may be worse than the method is known for, one sentence each.
+    outcome, story
+        How the iteration ended, in a word and in a sentence (``solve.Solution``); empty for a direct method.
+    judgement
+        The theorem behind the certificate, or why there is none.
+    damped
+        Whether the iteration was damped because no theorem covers it as it is, or so that one does.
     """
 
     method: str
@@ -212,6 +226,10 @@ class Result:
     versions: Mapping[str, str]
     model: Learned | None = None
     warnings: tuple[str, ...] = ()
+    outcome: Outcome = ""
+    story: str = ""
+    judgement: Judgement | None = None
+    damped: bool = False
 
 
 def least_squares(case: Case) -> Term:

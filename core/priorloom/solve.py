@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .errors import DivergenceError, InputError
+from .monitor import Monitor, Trouble
 from .problem import Problem
 from .steps.base import State, Step
 
@@ -19,6 +20,9 @@ GROWTH = 1e4
 """A change ``|x+ - x|`` that exceeds the largest of the first ten by this factor is divergence."""
 DENSITY = 1.15
 """The convergence curve has a point at every iteration, then at this ratio: about 25 in a hundred, 40 in a thousand."""
+
+
+Outcome = Literal["converged", "budget", "diverged", "cycling", "growing", ""]
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,25 @@ class Solution:
     Parameters
     ----------
     state, iterations
-        The last state, and how many steps made it.
+        The last state (after trouble the best one), and how many steps were done.
     converged
         True only when the criterion was met; None where there is none (a direct method, an unrolled network).
     criterion
         The criterion in words: the one that was met, or else the one that was not.
     residual
-        The last optimality residual (``Step.residual``), the largest over the batch; None without an iteration.
+        The optimality residual (``Step.residual``) of that state, the largest over the batch; None without an
+        iteration, and where the state is the start.
     gap
         The last relative primal-dual gap where it exists and says something (see `duality_gap`).
     seconds
         Time spent in the steps.
     history
         The convergence curve.
+    outcome
+        "converged", "budget" (`n` iterations were not enough), or the trouble that a monitor saw: "diverged", "cycling"
+        or "growing"; empty without an iteration.
+    story
+        The outcome in a sentence.
     """
 
     state: State
@@ -61,6 +71,8 @@ class Solution:
     gap: float | None = None
     seconds: float = 0.0
     history: tuple[Record, ...] = field(default=())
+    outcome: Outcome = ""
+    story: str = ""
 
     @property
     def x(self) -> Tensor:
@@ -76,6 +88,7 @@ def run(
     tol: float = 1e-4,
     x0: Tensor | None = None,
     on_record: Callable[[Record], None] | None = None,
+    monitor: Monitor | None = None,
 ) -> Solution:
     """Solve `problem` with one repeated step, or apply a list of steps once each.
 
@@ -94,20 +107,25 @@ def run(
         The starting image; zero when absent.
     on_record
         Called with every point of the convergence curve; the points are logarithmically spaced.
+    monitor
+        A fresh one, for a repeated step that no theorem covers: trouble that it sees ends the iteration with the best
+        state, and is no error.
 
     Raises
     ------
     DivergenceError
-        When a change or residual is not finite, or the change grows beyond `GROWTH` times its start.
+        Without a monitor, when a change or residual is not finite, or the change grows beyond `GROWTH` times its start.
     """
     if isinstance(steps, nn.ModuleList):
+        if monitor is not None:
+            raise InputError("monitor", expected="one step to repeat", got="a list of layers")
         return _unroll(steps, problem, x0)
     if n < 1:
         raise InputError("solver.max_iterations", expected="at least 1", got=n)
     if not 0 < tol < math.inf:
         raise InputError("solver.tolerance", expected="a positive number", got=tol)
     with torch.no_grad():
-        return _repeat(steps, problem, n, tol, x0, on_record)
+        return _repeat(steps, problem, n, tol, x0, on_record, monitor)
 
 
 def _unroll(steps: nn.ModuleList, problem: Problem, x0: Tensor | None) -> Solution:
@@ -130,6 +148,7 @@ def _repeat(
     tol: float,
     x0: Tensor | None,
     on_record: Callable[[Record], None] | None,
+    monitor: Monitor | None,
 ) -> Solution:
     began = time.perf_counter()
     aside = 0.0  # time spent on the convergence curve, not on solving
@@ -144,8 +163,13 @@ def _repeat(
             recursive, state = state, step.refresh(problem, state)
             if state is not recursive:
                 residual, met, done = _judge(step, problem, before, state, tol)
-        worst = watch.check(k, problem, before.x, state.x, residual)
-        if done or k == n or k >= next_record:
+        trouble: Trouble | None = None
+        if monitor is None:
+            worst = watch.check(k, problem, before.x, state.x, residual)
+        else:
+            worst = float(residual.max())
+            trouble = None if done else monitor.observe(k, problem, before, state, residual)
+        if done or trouble or k == n or k >= next_record:
             next_record = max(k + 1, math.ceil(k * DENSITY))
             pause = time.perf_counter()
             objective = float(problem.objective(state.x).sum()) if problem.has_value else None
@@ -153,7 +177,7 @@ def _repeat(
             if on_record is not None:
                 on_record(history[-1])
             aside += time.perf_counter() - pause
-        if done:
+        if done or trouble:
             break
     seconds = time.perf_counter() - began - aside
     criterion = f"optimality residual <= {tol:g} within {n} iterations"
@@ -161,7 +185,16 @@ def _repeat(
         criterion = f"{step.rule} within {n} iterations"
     elif met is not None and not done:
         criterion = f"{step.rule}, or {criterion}"
-    return Solution(state, k, done, criterion, worst, _relative_gap(step, problem, state), seconds, tuple(history))
+    outcome: Outcome = "converged" if done else "budget"
+    story = f"{'converged' if done else 'did not converge'} within {k} iterations: residual {worst:.1e}"
+    last: float | None = worst
+    if trouble is not None:
+        assert monitor is not None
+        assert monitor.best is not None
+        state, outcome, story = monitor.best, trouble.kind, trouble.story
+        last = monitor.best_residual if trouble.best else None
+    gap = _relative_gap(step, problem, state)
+    return Solution(state, k, done, criterion, last, gap, seconds, tuple(history), outcome, story)
 
 
 def _judge(
