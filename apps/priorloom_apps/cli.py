@@ -200,6 +200,30 @@ def check(
     run_check(Registry.discover(), name, kind, set or [])
 
 
+@app.command()
+def certify(
+    name: Annotated[str, typer.Argument(help="A denoiser; see 'components list'.")],
+    modality: Modality = None,
+    sigma: Annotated[
+        float | None, typer.Option("--sigma", help="Noise level in units of the normalised image; two without it.")
+    ] = None,
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", "-s", help="KEY=VALUE, e.g. denoiser.path=FOLDER, operator.views=30."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seeds images, noise and directions; recorded.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Bound a denoiser's Lipschitz constants, and say which algorithms provably converge with it."""
+    from .certify import run_certify
+
+    run_certify(
+        name, Registry.discover(), modality=modality, sigma=sigma, settings=set or [], seed=seed, out=out,
+        command=_command(),
+    )  # fmt: skip
+
+
 @diagnose.command("unrolled")
 def diagnose_unrolled(
     model: Annotated[str, typer.Argument(help="A registered model, e.g. ct.learned-primal-dual, or its folder.")],

@@ -20,6 +20,7 @@ from .operator import Identity
 from .plug_and_play import RED, ImplicitPrior, PnP
 from .problem import Problem
 from .regularity import Regularity, regularity_of
+from .steps.accelerated import AcceleratedDescent
 from .steps.base import Step, per_image
 from .steps.douglas_rachford import DRS
 from .steps.primal_dual import PDHG
@@ -229,6 +230,22 @@ def _(step: GradientDescent, problem: Problem) -> Judgement:
 
 
 @judge_step.register
+def _(step: AcceleratedDescent, problem: Problem) -> Judgement:
+    prior, L = problem.prior, problem.data.lipschitz()
+    if problem.terms or not isinstance(prior, RED) or L is None or not problem.has_value:
+        return _misfit(step, problem)
+    known = facts(prior.regularity())
+    if known.slope is None:
+        return _unproven(problem)
+    t, limit = _largest(step.size(problem)), _over(1, L + known.slope * _largest(prior.tau))
+    condition = f"D = I - grad g, s = {t:.4g} <= 1 / (L + tau |grad g|) = {limit:.4g}"
+    if t > limit * (1 + 1e-6):
+        return Judgement(False, condition=condition, reason="the step is too long", remedy="shorten")
+    return Judgement(True, "monotone accelerated gradient descent", condition, "Li and Lin (2015), NIPS",
+                     STATIONARY.format("f(Ax) + tau g(x)"))  # fmt: skip
+
+
+@judge_step.register
 def _(step: DataProximal, problem: Problem) -> Judgement:
     prior = problem.prior
     if problem.terms or not isinstance(prior, RED) or not isinstance(problem.data.f, LeastSquares):
@@ -277,6 +294,8 @@ def _resolvent(known: Facts, inner: str, condition: str, theorem: str, reference
     if known.averaged <= 1:
         return Judgement(False, condition=condition, reason=f"{known.text}; its reflection 2 D - I may expand",
                          remedy="average")  # fmt: skip
+    if math.isfinite(known.lipschitz):
+        return Judgement(False, condition=condition, reason=f"{known.text}, not known to be firmly nonexpansive")
     return _unproven(problem)
 
 

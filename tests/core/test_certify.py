@@ -16,8 +16,8 @@ from priorloom.functional import LeastSquares
 from priorloom.lipschitz import jacobian_norm
 from priorloom.networks import AveragedNetwork, DnCNN, DRUNet, RidgeNetwork
 from priorloom.networks.bounds import convolution_norms, layered_bounds
-from priorloom.operator import LinearOperator
-from priorloom.plug_and_play import RED, Denoiser, Rephased
+from priorloom.operator import Identity
+from priorloom.plug_and_play import Denoiser, Rephased
 from priorloom.regularity import Regularity
 from priorloom.steps import ISTA
 
@@ -55,31 +55,6 @@ class Filter(nn.Module):
         return 0.5 * (x * (x - self(x, sigma))).sum((-2, -1))
 
 
-class Dense(LinearOperator):
-    """A dense matrix on images, with or without the closed form."""
-
-    def __init__(self, M: Tensor, closed: bool) -> None:
-        super().__init__(SPACE, Space((M.shape[0],), M.dtype))
-        self.register_buffer("M", M)
-        self.M: Tensor
-        self.closed = closed
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return x.flatten(-2) @ self.M.T
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.M).unflatten(-1, SPACE.shape)
-
-    def _norm(self) -> float:
-        return float(torch.linalg.matrix_norm(self.M, 2))
-
-    def solve_normal(self, b: Tensor, rho: float | Tensor) -> Tensor | None:
-        if not self.closed:
-            return None
-        H = self.M.T @ self.M + torch.as_tensor(rho).reshape(-1)[0] * torch.eye(SPACE.size, dtype=b.dtype)
-        return torch.linalg.solve(H, b.flatten(-2).T if b.ndim > 2 else b.flatten(-2)).reshape(b.shape)
-
-
 def averaged(average: float = 0.5, is_complex: bool = False, seed: int = 0) -> AveragedNetwork:
     torch.manual_seed(seed)
     return AveragedNetwork(is_complex, width=4, depth=2, average=average).double()
@@ -89,19 +64,9 @@ def images(count: int = 1, space: Space = SPACE) -> list[Tensor]:
     return list(space.random(torch.Generator().manual_seed(5), (count,)))
 
 
-def problem(prior: Callable[[Space], object], *, closed: bool = False, seed: int = 1, rows: int = 40) -> Problem:
-    generator = torch.Generator().manual_seed(seed)
-    A = Dense(torch.randn(rows, SPACE.size, generator=generator, dtype=SPACE.dtype) / 8, closed)
-    y = A(torch.rand(SPACE.shape, generator=generator, dtype=SPACE.dtype))
-    return Problem(Term(LeastSquares(A.range, y), A), prior(SPACE))  # type: ignore[arg-type]
-
-
-def plugged(denoiser: Denoiser, **kind: object) -> Problem:
-    return problem(lambda space: PnP(space, denoiser, 0.1), **kind)  # type: ignore[arg-type]
-
-
-def red(denoiser: Denoiser, tau: float = 1.0, **kind: object) -> Problem:
-    return problem(lambda space: RED(space, denoiser, 0.1, tau), **kind)  # type: ignore[arg-type]
+def plugged(denoiser: Denoiser) -> Problem:
+    """Denoising by proximal gradient."""
+    return Problem(Term(LeastSquares(SPACE, images()[0]), Identity(SPACE)), PnP(SPACE, denoiser, 0.1))
 
 
 # Reports
@@ -198,7 +163,7 @@ def test_the_report_names_convolutions_and_what_is_wrapped() -> None:
     assert report.denoiser == "Rephased(AveragedNetwork)"
     assert [c.channels for c in report.convolutions] == [(3, 4), (4, 2)]
     assert all(0.5 < c.norm <= c.bound <= 1 + 1e-4 for c in report.convolutions)
-    assert report.upper == 1.0
+    assert report.upper == pytest.approx(1.0)
     assert {m.at for m in report.measured} == {"image 1", "image 1 with noise", "random 1"}
     document = report.to_json()
     assert document["class"] == report.kind
@@ -223,18 +188,23 @@ def chain(generator: torch.Generator) -> nn.Sequential:
 
     width: int = pick(2, 4)  # type: ignore[assignment]
     layers: list[nn.Module] = []
-    inputs = 1
+    inputs, image = 1, torch.zeros(1, 1, 8, 8)
     for _ in range(int(torch.randint(1, 4, (), generator=generator))):
         mode = pick("zeros", "zeros", "circular", "reflect", "replicate")
+        layer: nn.Module
         if mode == "zeros" and inputs > 1 and pick(0, 1):
-            layers.append(nn.ConvTranspose2d(inputs, width, 2, stride=2, groups=int(pick(1, 2))))  # type: ignore[call-overload]
+            layer = nn.ConvTranspose2d(inputs, width, 2, stride=2, groups=pick(1, 2))  # type: ignore[arg-type]
         else:
-            stride, dilation = pick(1, 1, 2), pick(1, 1, 2)
-            side = pick(1, 2, 3)
-            layers.append(nn.Conv2d(inputs, width, side, stride=stride, padding=pick(0, 1), dilation=dilation,  # type: ignore[arg-type]
-                                    padding_mode=mode))  # type: ignore[arg-type]  # fmt: skip
+            side, stride, padding, dilation = pick(1, 2, 3), pick(1, 1, 2), pick(0, 1), pick(1, 1, 2)
+            layer = nn.Conv2d(inputs, width, side, stride, padding, dilation, padding_mode=mode)  # type: ignore[arg-type]
+        try:
+            image = layer(image).detach()
+        except RuntimeError:  # the image has become smaller than the kernel
+            continue
+        layers.append(layer)
         layers.append(pick(nn.ReLU(), nn.LeakyReLU(0.1), nn.ELU(), nn.Tanh()))  # type: ignore[arg-type]
         inputs = width
+    layers = layers or [nn.Conv2d(1, 1, 3)]
     network = nn.Sequential(*layers).double()
     with torch.no_grad():
         for p in network.parameters():
@@ -254,7 +224,8 @@ def rest_of(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 def quotients(function: Callable[[Tensor], Tensor], generator: torch.Generator) -> float:
     a, b = torch.randn(2, 20, 8, 8, generator=generator, dtype=SPACE.dtype)
     b = torch.cat([b[:10], a[10:] + 1e-3 * b[10:]])
-    return float(((function(a) - function(b)).flatten(1).norm(dim=1) / (a - b).flatten(1).norm(dim=1)).max())
+    with torch.no_grad():
+        return float(((function(a) - function(b)).flatten(1).norm(dim=1) / (a - b).flatten(1).norm(dim=1)).max())
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -262,6 +233,7 @@ def test_no_upper_bound_is_below_a_lower_one(seed: int) -> None:
     """200 random networks in batches of ten: six chains, and four denoisers with what they claim."""
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
+    moving = 0
     for number in range(10):
         sigma = torch.tensor(0.1, dtype=SPACE.dtype)
         if number < 6:
@@ -286,7 +258,9 @@ def test_no_upper_bound_is_below_a_lower_one(seed: int) -> None:
             claimed = network.regularity(0.1)  # type: ignore[operator]
             uppers.append(claimed.lipschitz)
         lower = max(jacobian_norm(function, x, 6, seed), quotients(function, generator))
-        assert 0 < lower <= min(uppers) * (1 + 1e-9)
+        moving += lower > 0
+        assert lower <= min(uppers) * (1 + 1e-9)
         if number >= 6:
             rest = max(jacobian_norm(rest_of(function), x, 6, seed), quotients(rest_of(function), generator))
             assert rest <= bounds[1] * (1 + 1e-9)
+    assert moving >= 7  # ReLUs may all be off
