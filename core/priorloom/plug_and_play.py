@@ -17,6 +17,15 @@ from .space import Space
 class Denoiser(Protocol):
     """Anything that removes white Gaussian noise of standard deviation `sigma` from ``[..., *shape]``.
 
+    The contract, which ``testing.check_denoiser`` checks:
+
+    * Images are normalised by the modality (``Modality.scale``): values of the order of 1, of any sign, in no fixed
+      interval; nothing is clipped.
+    * `sigma` is in the same units, at least 0, one number or one per batch element (shaped ``[..., 1, 1]``); for
+      complex images it is that of an entry, so that the real and the imaginary part have ``sigma / sqrt(2)`` each.
+    * Every batch element is denoised by itself, the same way each time; shape, dtype and device stay, and the result is
+      finite. As sigma goes to zero the image stays.
+
     It may say what is proven of it in ``regularity(sigma: float) -> Regularity``; and where it is ``I - grad g``, give
     ``potential(x, sigma)``, the value of g per batch element.
     """

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .card import read_card
 from .errors import InputError
-from .models import load_card
+from .models import load_card, number_type
 from .networks.denoising import DenoisingNetwork
 from .operator import Identity
 from .regularity import Regularity, regularity_of
@@ -25,7 +25,10 @@ LENIENCE = 1.05
 
 
 class TrainedDenoiser(nn.Module):
-    """``D(x, sigma)`` for normalised images (``Modality.scale``) and noise levels in their units.
+    """``D(x, sigma)`` with a trained network: images and noise levels as `Denoiser` says, within the trained range.
+
+    It was trained on complex images without their smooth phase (``steps.learned.smooth_phase``); `Rephased` takes it
+    out of an iteration's images.
 
     Parameters
     ----------
@@ -48,11 +51,11 @@ class TrainedDenoiser(nn.Module):
         self.noise = noise
         if hasattr(network, "potential"):
             self.potential = self._potential
+        self.train(network.training)
 
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """The denoised `x`, ``[..., *shape]``."""
-        self.space.check(x, f"image for denoiser '{self.name}'")
-        image: Tensor = self.network(x, self._checked(sigma))
+        image: Tensor = self.network(x, self._checked(x, sigma))
         return image
 
     def regularity(self, sigma: float) -> Regularity:
@@ -61,17 +64,25 @@ class TrainedDenoiser(nn.Module):
 
     def _potential(self, x: Tensor, sigma: Tensor) -> Tensor:
         potential: Any = self.network.potential
-        value: Tensor = potential(x, self._checked(sigma))
+        value: Tensor = potential(x, self._checked(x, sigma))
         return value
 
-    def _checked(self, sigma: Tensor) -> Tensor:
+    def _checked(self, x: Tensor, sigma: Tensor) -> Tensor:
+        self.space.check(x, f"image for denoiser '{self.name}'")
+        sigma, what = torch.as_tensor(sigma), f"sigma of denoiser '{self.name}'"
+        try:
+            sigma.expand(*self.space.batch_shape(x), *(1,) * self.space.ndim)
+        except RuntimeError:
+            raise InputError(what, expected="one number, or one per batch element", got=list(sigma.shape)) from None
+        if not bool((sigma >= 0).all()):
+            raise InputError(what, expected="at least 0", got=f"{float(sigma.min()):.3g}")
         low, high = self.noise
-        if not bool(((sigma >= 0) & (sigma <= LENIENCE * high)).all()):
+        if not bool((sigma <= LENIENCE * high).all()):
             raise InputError(
-                f"sigma of denoiser '{self.name}'", expected=f"at most {high:.3g} (it was trained for {low:.2g} to"
-                f" {high:.3g})", got=f"{float(sigma.max()):.3g}", cure="lower sigma, or train on more noise",
+                what, expected=f"at most {high:.3g} (it was trained for {low:.2g} to {high:.3g})",
+                got=f"{float(sigma.max()):.3g}", cure="lower sigma, or train on more noise",
             )  # fmt: skip
-        return torch.as_tensor(sigma).clamp_min(low)
+        return sigma.clamp_min(low)
 
 
 def load_denoiser(folder: Path, space: Space, registry: Registry) -> TrainedDenoiser:
@@ -83,6 +94,12 @@ def load_denoiser(folder: Path, space: Space, registry: Registry) -> TrainedDeno
         Not a denoiser, one for other numbers (real, complex), or anything that is not exactly what the card says.
     """
     card = read_card(folder)
+    if card.scope.images != number_type(space):
+        raise InputError(
+            f"images for model '{card.name}'", expected=f"{card.scope.images} images", got=f"{number_type(space)} ones",
+            cure="set complex_mode to real-imaginary or magnitude" if space.is_complex else
+            "use a model that was trained on real images",
+        )  # fmt: skip
     model = load_card(folder, card, registry, Identity(space))
     layer = model.layers[0]
     if len(model.layers) != 1 or not isinstance(layer, Denoise):

@@ -203,6 +203,9 @@ class TrainingPlan:
             raise InputError("operator.name", expected="the name of an operator", got=repr(self.operator["name"]))
         if self.denoising is not None and (self.operator or self.simulation):
             raise InputError("config", expected="either denoising, or operator and simulation", got="both")
+        if self.denoising is not None and not set(self.loss) <= _WITH_TRUTH:
+            raise InputError("loss of a denoiser", expected=f"some of {', '.join(sorted(_WITH_TRUTH))}",
+                             got=", ".join(self.loss))  # fmt: skip
         self._check_split()
 
     def _check_split(self) -> None:
@@ -251,6 +254,7 @@ class TrainingPlan:
 
 
 _VALUE_LIMIT = 2**27
+_WITH_TRUTH = {"l1", "mse", "ssim"}
 
 
 def _data(*, train: list[dict[str, Any]], validation: list[dict[str, Any]] | None = None) -> None: ...
