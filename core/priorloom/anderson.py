@@ -101,8 +101,8 @@ def advance(space: Space, mixture: Mixture, image: Tensor, ridge: float | None =
     change = torch.where(space.expand(take & begun), mixture.trial - mixture.x, 0)
     change_of_defect = torch.where(space.expand(take & begun), defect - (mixture.image - mixture.x), 0)
     # What led to a refused point is forgotten; a plain step begins the memory anew.
-    points = torch.where(chosen, torch.cat([change[None], mixture.points[:-1]]), 0)
-    residuals = torch.where(chosen, torch.cat([change_of_defect[None], mixture.residuals[:-1]]), 0)
+    points = torch.where(chosen, torch.cat([change[None], mixture.points])[:-1], 0)
+    residuals = torch.where(chosen, torch.cat([change_of_defect[None], mixture.residuals])[:-1], 0)
     residual = torch.where(take, size, mixture.residual)
     first = torch.where(begun, mixture.first, size)
     taken = mixture.taken + (take & ~mixture.plain)
