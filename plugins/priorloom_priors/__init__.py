@@ -28,8 +28,13 @@ def priorloom_priors() -> Mapping[str, Factory]:
 
 @hookimpl
 def priorloom_denoisers() -> Mapping[str, Factory]:
-    """scikit-image's denoisers in the plug-and-play slot."""
+    """Denoisers for the plug-and-play slot: classical, trained, and deepinv's."""
     return {
+        "dct": "priorloom_priors.dct:dct",
+        "dct-soft": "priorloom_priors.dct:dct_soft",
+        "deepinv-tgv": "priorloom_priors.deepinv_adapter:tgv",
+        "deepinv-tv": "priorloom_priors.deepinv_adapter:tv",
+        "deepinv-wavelet": "priorloom_priors.deepinv_adapter:wavelet",
         "drunet": "priorloom_priors.trained_denoisers:drunet",
         "non-local-means": "priorloom_priors.denoisers:non_local_means",
         "ridge": "priorloom_priors.trained_denoisers:ridge",
@@ -61,6 +66,7 @@ def priorloom_pipelines() -> Mapping[str, Factory]:
         "pnp-hqs": "priorloom_priors.plug_and_play:pnp_hqs",
         "pnp-pdhg": "priorloom_priors.plug_and_play:pnp_pdhg",
         "pnp-pgd": "priorloom_priors.plug_and_play:pnp_pgd",
+        "red-accelerated": "priorloom_priors.plug_and_play:red_accelerated",
         "red-gradient": "priorloom_priors.plug_and_play:red_gradient",
         "red-proximal": "priorloom_priors.plug_and_play:red_proximal",
         "tv-pdhg": "priorloom_priors.pipelines:tv_pdhg",

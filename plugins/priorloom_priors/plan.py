@@ -14,6 +14,7 @@ from priorloom.errors import InputError
 from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise, least_squares
 from priorloom.plug_and_play import RED
 from priorloom.steps import DataProximal, GradientDescent, Relaxed
+from priorloom.steps.accelerated import AcceleratedDescent
 
 from .denoiser_slot import Filled, Phase, fill
 from .pipelines import with_noise
@@ -158,7 +159,7 @@ def with_free_step(
 
 def with_red(
     plan: Plan,
-    make: Callable[[float | None], GradientDescent | DataProximal],
+    make: Callable[[float | None], GradientDescent | DataProximal | AcceleratedDescent],
     sigma: float | None,
     tau: float | None,
     step_size: float | None,

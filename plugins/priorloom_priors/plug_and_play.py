@@ -21,6 +21,7 @@ from priorloom.errors import InputError
 from priorloom.pipeline import Assembly, Slot, Solver
 from priorloom.plug_and_play import ImplicitPrior
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, GradientDescent
+from priorloom.steps.accelerated import AcceleratedDescent
 
 from .denoiser_slot import Phase
 from .plan import Uncertified, plan_for, positive, with_free_step, with_gradient_step, with_red
@@ -108,6 +109,16 @@ def red_gradient() -> Pipeline:
     Romano, Elad and Milanfar (2017), The little engine that could, SIAM J. Imaging Sci. 10, 1804-1844.
     """
     return _pipeline("red-gradient", "tau (x - D(x)) for the prior's gradient, by gradient descent", _red_gradient)
+
+
+def red_accelerated() -> Pipeline:
+    """Regularisation by denoising with a denoiser that is ``I - grad g``, by accelerated descent on its objective.
+
+    References
+    ----------
+    Li and Lin (2015), Accelerated proximal gradient methods for nonconvex programming, NeurIPS.
+    """
+    return _pipeline("red-accelerated", "tau g(x), D = I - grad g, by accelerated descent", _red_accelerated)
 
 
 def red_proximal() -> Pipeline:
@@ -323,6 +334,31 @@ def _red_gradient(
     """
     plan = plan_for(case, denoiser, phase, uncertified, relaxation, solver)
     return with_red(plan, lambda t: GradientDescent(step_size=t), sigma, tau, step_size)
+
+
+def _red_accelerated(
+    case: Case,
+    *,
+    denoiser: Slot = RIDGE,
+    sigma: float | None = None,
+    tau: float | None = None,
+    step_size: float | None = None,
+    phase: Phase = "smooth",
+    uncertified: Uncertified = "damp",
+    relaxation: float = 0.5,
+    solver: Solver = RED_SOLVER,
+) -> Assembly:
+    """Accelerated descent.
+
+    Parameters
+    ----------
+    sigma, tau, phase, uncertified, relaxation
+        As for red-gradient.
+    step_size
+        t; one over the Lipschitz constant of the whole gradient when absent.
+    """
+    plan = plan_for(case, denoiser, phase, uncertified, relaxation, solver)
+    return with_red(plan, lambda t: AcceleratedDescent(step_size=t), sigma, tau, step_size)
 
 
 def _red_proximal(
