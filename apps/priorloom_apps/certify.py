@@ -131,8 +131,8 @@ def run_certify(
         raise refused[0]
     for certificate in found:
         show(name, certificate)
-    for error in refused:
-        console().print(f"note: left out: {error}", highlight=False, markup=False)
+    for reason in refused:
+        console().print(f"note: left out: {reason}", highlight=False, markup=False)
     if out is not None:
         write_atomic(out, to_json(name, found, seed, command))
         print(f"wrote {out}")

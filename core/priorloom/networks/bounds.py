@@ -180,7 +180,9 @@ def _bound(module: nn.Module, found: Mapping[nn.Module, ConvolutionNorm]) -> flo
         inner = [_bound(part, found) for part in module.children()]
         return None if None in inner else 1 + math.prod(p for p in inner if p is not None)
     stated = getattr(module, "lipschitz", None)
-    bound: float | None = stated() if callable(stated) else None
+    if not callable(stated):
+        return None
+    bound: float | None = stated()
     return bound
 
 
