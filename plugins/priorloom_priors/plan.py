@@ -9,12 +9,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from priorloom import Case, Functional, PnP, Problem, Step
-from priorloom.certify import judge
 from priorloom.errors import InputError
 from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise, least_squares
 from priorloom.plug_and_play import RED
 from priorloom.steps import DataProximal, GradientDescent, Relaxed
 from priorloom.steps.accelerated import AcceleratedDescent
+from priorloom.theorems import judge
 
 from .denoiser_slot import Filled, Phase, fill
 from .pipelines import with_noise
@@ -97,7 +97,8 @@ class Plan:
             judgement = damped
         return Assembly(
             problem, step, self.start, self.solver, {**self.chosen, **used},
-            "certified" if judgement.certified else "empirical", warnings=warnings,
+            "certified" if judgement.certified else "empirical", warnings=warnings, judgement=judgement,
+            damped=bool(used["damped"]),
         )  # fmt: skip
 
 
