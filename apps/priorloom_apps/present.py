@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from priorloom.comparison import TROUBLE
 from priorloom.modality import Case
 from priorloom.pipeline import Result
 
@@ -48,6 +49,8 @@ def summary(result: Result) -> str:
     """A result in one line."""
     quality = f"{result.metrics['psnr']:.2f} dB, " if result.metrics else ""
     ending = "" if result.converged is None else ", converged" if result.converged else ", NOT CONVERGED"
+    if result.outcome in TROUBLE:
+        ending = f", {result.outcome.upper()}, the best iterate is kept"
     return f"{result.method}: {quality}{result.iterations} iterations, {result.seconds:.2f} s{ending}"
 
 
@@ -86,7 +89,7 @@ def table(results: Sequence[Result]) -> Table:
 def notes(results: Sequence[Result]) -> list[str]:
     """What a reader must know before believing the table."""
     found = []
-    loose = sorted({f"{r.method} on {r.case}" for r in results if r.converged is False})
+    loose = sorted({f"{r.method} on {r.case}" for r in results if r.converged is False and r.outcome not in TROUBLE})
     if loose:
         found.append(f"not converged, so not a baseline: {', '.join(loose)}; raise solver.max_iterations")
     if any(r.tuned in ("default", "given") and r.kind != "direct" for r in results):
@@ -97,6 +100,7 @@ def notes(results: Sequence[Result]) -> list[str]:
             f"{method}: model {model.name} {model.version}, {model.parameters:,} numbers learned from {model.data}; "
             "not for diagnosis"
         )
+    found += verdicts(results)
     # One line for all methods that say the same of a case.
     warned: dict[tuple[str, str], list[str]] = {}
     for r in results:
@@ -104,3 +108,23 @@ def notes(results: Sequence[Result]) -> list[str]:
             warned.setdefault((r.case, warning), []).append(r.method)
     found += [f"{', '.join(methods)} on {case}: {warning}" for (case, warning), methods in warned.items()]
     return found
+
+
+def verdicts(results: Sequence[Result]) -> list[str]:
+    """The theorem behind each certificate, or why there is none; one line for all methods that share it."""
+    lines: dict[str, list[str]] = {}
+    for r in results:
+        judged = r.judgement
+        if judged is None:
+            continue
+        if r.certificate == "certified" and judged.theorem:
+            source = f" ({judged.reference})" if judged.reference else ""
+            line = "certified: " + ": ".join(t for t in (judged.theorem, judged.condition) if t) + source
+        elif r.certificate != "certified" and judged.reason and not any(judged.reason in w for w in r.warnings):
+            line = f"{r.certificate}: no theorem applies: {judged.reason}"
+        else:
+            continue
+        methods = lines.setdefault(line + ("; damped" if r.damped else ""), [])
+        if r.method not in methods:
+            methods.append(r.method)
+    return [f"{', '.join(methods)} {line}" for line, methods in lines.items()]

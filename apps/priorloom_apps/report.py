@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from priorloom.comparison import TROUBLE
 from priorloom.errors import InputError
 from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
@@ -101,6 +102,7 @@ def render(
         command=facts.get("command"),
         facts={label: text for label, text in facts.items() if label not in ("title", "command")},
         sections=sections,
+        trouble=TROUBLE,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=style,

@@ -35,19 +35,18 @@ BUILDING = 0.7
 """While an image builds up from nothing (as a power of k, with short steps) its changes grow too, but relative to
 itself they fall, by a factor of 3 over `RISES` blocks. True growth is exponential: there that ratio tends to a
 constant."""
-MOVING = 0.01
-"""The images must move by this fraction of what the residuals say; else a hidden variable is still on its way."""
 RISE, RISES = 1.01, 5
 """Slow growth: the smallest residual of a block exceeds that of the block before by the factor `RISE`, `RISES` times in
 a row. The upswing of a decaying ripple doubles the count of iterations at the most: three blocks, and two at its
 ends. A growth of 1.001 an iteration makes 1.05 in the shortest block."""
 ROUNDING = 100
-"""No verdict on residuals below this multiple of the precision: what is left there is rounding."""
+"""No verdict on residuals below this multiple of the precision, where rounding is left; and images that move by less
+while the residual is large are held by a hidden variable that is still on its way, which is no cycle."""
 
 _CURES = {
-    "diverged": "damp the denoiser, take a smaller step or a lower sigma, or another denoiser",
-    "cycling": "damp the denoiser, take a smaller step, or a denoiser that is deterministic and accurate enough",
-    "growing": "damp the denoiser, take a smaller step or a lower sigma, or another denoiser",
+    "diverged": "damp it, or lower sigma or the step, or change the denoiser",
+    "cycling": "damp it, or lower the step, or take a denoiser that is deterministic and more accurate",
+    "growing": "damp it, or lower sigma or the step, or change the denoiser",
 }
 
 
@@ -105,7 +104,7 @@ class Monitor:
         self._mean: list[float] = []
         self._plain_low: list[float] = []
         self._last = 0
-        # Since the last block that fell: the image, the way from it, what the residuals sum up to, blocks.
+        # Since the last block that fell: the image then, the way from it, the sum of the images' sizes, blocks.
         self._anchor: Tensor | None = None
         self._far = self._sum = 0.0
         self._lowest = math.inf
@@ -137,7 +136,7 @@ class Monitor:
         self._plain.append(plain)
         self._weighted.append(weighted)
         self._far += change
-        self._sum += plain * float(torch.linalg.vector_norm(after.x))
+        self._sum += float(torch.linalg.vector_norm(after.x))
         if weighted <= self._floor:
             return None
         return self._diverged(k) or self._judge_block(k, after.x)
@@ -164,7 +163,7 @@ class Monitor:
         building = min(self._plain[-window:]) < BUILDING * min(self._plain[-2 * window : -window])
         if building or now <= DIVERGED * level:
             return None
-        return self._trouble("diverged", k, f"the residual has grown from {level:.1e} to {self._weighted[-1]:.1e}")
+        return self._trouble("diverged", k, f"residual from {level:.1e} to {self._weighted[-1]:.1e}")
 
     def _judge_block(self, k: int, x: Tensor) -> Trouble | None:
         done = len(self._weighted)
@@ -181,7 +180,7 @@ class Monitor:
         low, plain = self._low[-RISES - 1 :], self._plain_low[-RISES - 1 :]
         if len(low) <= RISES or not all(b > RISE * a for a, b in pairwise(low)) or plain[-1] < BUILDING * plain[0]:
             return None
-        return self._trouble("growing", k, f"the residual has grown slowly but steadily, from {low[0]:.1e} to "
+        return self._trouble("growing", k, f"residual slowly but steadily from {low[0]:.1e} to "
                              f"{low[-1]:.1e}")  # fmt: skip
 
     def _cycling(self, k: int, x: Tensor) -> Trouble | None:
@@ -193,10 +192,10 @@ class Monitor:
             return None
         self._level_blocks += 1
         apart = float(torch.linalg.vector_norm(x - self._anchor))
-        moving = self._far > MOVING * self._sum
+        moving = self._far > self._floor * self._sum
         if self._level_blocks < LEVEL_BLOCKS or not moving or apart > RETURN * self._far:
             return None
-        return self._trouble("cycling", k, f"the residual has stopped falling at {mean:.1e} while the images return to "
+        return self._trouble("cycling", k, f"residual no longer falls below {mean:.1e} and the images return to "
                              "where they were")  # fmt: skip
 
     def _trouble(self, kind: Kind, k: int, what: str) -> Trouble:

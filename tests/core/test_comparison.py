@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import priorloom
-from priorloom import Case, Functional, Modality, Pipeline, Problem, Space, State, Step, compare
+from priorloom import Case, Functional, Modality, Pipeline, PnP, Problem, Space, State, Step, compare
 from priorloom.comparison import Method, reconstruct
 from priorloom.errors import DivergenceError, InputError
+from priorloom.judgement import Judgement
 from priorloom.metrics import metrics
 from priorloom.operator import Identity
 from priorloom.pipeline import Assembly, Slot, Solver, least_squares
@@ -78,6 +79,21 @@ def explode(case: Case) -> Assembly:
     return Assembly(Problem(least_squares(case)), Explode(), None)
 
 
+def expanding(case: Case, *, factor: float = 1.3, solver: Solver = SOLVER) -> Assembly:
+    """PnP-PGD with half a step and a denoiser that multiplies by `factor`: the iteration is x+ = factor (x + y) / 2."""
+    prior = PnP(case.operator.domain, lambda x, sigma: factor * x, 1.0)
+    judged = Judgement(False, reason="D is 1.3-Lipschitz")
+    return Assembly(Problem(least_squares(case), prior), ISTA(0.5), None, solver, certificate="empirical",
+                    judgement=judged, damped=True)  # fmt: skip
+
+
+def flipping(case: Case, *, solver: Solver = SOLVER) -> Assembly:
+    """A denoiser that changes the sign: a cycle of two."""
+    prior = PnP(case.operator.domain, lambda x, sigma: -x, 1.0)
+    step = ISTA(1e-9)  # the data hardly count
+    return Assembly(Problem(least_squares(case), prior), step, case.measurement, solver, certificate="certified")
+
+
 def not_a_number(case: Case) -> Assembly:
     """A direct method that fails in silence."""
     return Assembly(Problem(least_squares(case)), nn.ModuleList(), torch.full(SPACE.shape, torch.nan))
@@ -100,9 +116,11 @@ def toy() -> Modality:
 
 @pytest.fixture
 def registry(discover):
-    recipes = {"direct": direct, "shrink": shrink, "random": random, "explode": explode, "nan": not_a_number}
+    recipes = {"direct": direct, "shrink": shrink, "random": random, "explode": explode, "nan": not_a_number,
+               "expanding": expanding, "flipping": flipping}  # fmt: skip
+    kinds = {"direct": "direct", "expanding": "pnp", "flipping": "pnp"}
     pipelines = {
-        name: lambda name=name, recipe=recipe: Pipeline(name, "direct" if name == "direct" else "classical", "", recipe)
+        name: lambda name=name, recipe=recipe: Pipeline(name, kinds.get(name, "classical"), "", recipe)
         for name, recipe in recipes.items()
     }
     elsewhere = {"elsewhere": lambda: Pipeline("elsewhere", "direct", "", direct, modalities=("ct",))}
@@ -224,6 +242,40 @@ def test_divergence_is_an_error_that_names_the_step_and_keeps_what_was_finished(
     assert seen == ["direct"]
     with pytest.raises(DivergenceError, match="method 'nan' on case 'square': expected a finite image"):
         reconstruct(case, "nan", registry=registry)
+
+
+def test_an_expanding_denoiser_is_stopped_and_its_best_iterate_kept(registry, case):
+    """x+ = factor (x + y) / 2 from 0: beyond a factor of 2 it runs away."""
+    got = reconstruct(case, Method("expanding", {"factor": 2.6, "solver.max_iterations": 500}), registry=registry)
+    assert (got.outcome, got.converged, got.certificate) == ("diverged", False, "none")
+    assert got.iterations < 100
+    assert got.warnings == (got.story,)
+    assert "diverged at iteration" in got.story
+    changes = [1.3 * 1.3**k for k in range(got.iterations)]  # of x_k+1 - x_k in units of y
+    sizes = [1.3 * (1.3 ** (k + 1) - 1) / 0.3 for k in range(got.iterations)]
+    kept = min(range(got.iterations), key=lambda k: changes[k] / min(sizes[k], sizes[9]))
+    torch.testing.assert_close(got.image, sizes[kept] * case.measurement, rtol=1e-4, atol=1e-4)
+    assert got.metrics is not None
+    assert got.judgement is not None
+    assert (got.judgement.theorem, got.damped) == ("", True)
+
+
+def test_empirical_is_said_only_of_what_was_seen_to_converge(registry, case):
+    seen = reconstruct(case, Method("expanding", {"solver.max_iterations": 500}), registry=registry)
+    assert (seen.outcome, seen.certificate, seen.warnings) == ("converged", "empirical", ())
+    torch.testing.assert_close(seen.image, 0.65 / 0.35 * case.measurement, rtol=1e-4, atol=1e-4)
+    short = reconstruct(case, Method("expanding", {"solver.max_iterations": 3}), registry=registry)
+    assert (short.outcome, short.certificate) == ("budget", "none")
+
+
+def test_a_theorem_that_the_iteration_contradicts_certifies_nothing(registry, case):
+    got = reconstruct(case, Method("flipping", {"solver.max_iterations": 500}), registry=registry)
+    assert (got.outcome, got.certificate) == ("cycling", "none")
+
+
+def test_a_certificate_does_not_wait_for_the_last_iteration(registry, case):
+    got = reconstruct(case, Method("shrink", {"solver.max_iterations": 1}), registry=registry)
+    assert (got.outcome, got.converged, got.certificate) == ("budget", False, "certified")
 
 
 @pytest.mark.parametrize(
