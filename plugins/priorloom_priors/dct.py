@@ -17,7 +17,7 @@ SIDE = 8
 
 
 class BlockCosines:
-    """``W^H t(W x)`` with W the orthonormal cosine transforms of all blocks of the periodic image, over 8; ``W^H W = I``.
+    """``W^H t(W x)``, W the orthonormal cosine transforms of all blocks of the periodic image over 8; ``W^H W = I``.
 
     For noise sigma every coefficient of a block has noise sigma, so that ``D(c x, c sigma) = c D(x, sigma)``.
 
