@@ -20,7 +20,7 @@ from priorloom import Denoiser, PnP, Problem, Space, Step
 from priorloom.certify import DenoiserReport, Judgement, certify_denoiser, judge
 from priorloom.comparison import versions
 from priorloom.config import Plan, make_cases, override
-from priorloom.errors import InputError
+from priorloom.errors import InputError, PluginError, PriorloomError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case
 from priorloom.pipeline import least_squares
@@ -116,14 +116,14 @@ def run_certify(
             raise InputError(f"--set {key}", expected="denoiser.KEY, operator.KEY or case.KEY", got=key)
         given[tail] = value
     found: list[Certificate] = []
-    refused: list[InputError] = []
+    refused: list[PriorloomError] = []
     for one in (modality,) if modality else registry.names("modality"):
         parameters = {p.name for p in registry.parameters("denoiser", name)}
         told = {"modality": one} if "modality" in parameters and "modality" not in given else {}
-        cases = make_cases(override(Plan(modality=one, seed=seed), [s for s in settings if not _own(s)]), registry)
         try:
+            cases = make_cases(override(Plan(modality=one, seed=seed), [s for s in settings if not _own(s)]), registry)
             found.append(_on_modality(registry, name, {**told, **given}, cases[:IMAGES], sigma, seed))
-        except InputError as error:  # no weights for this modality, or for its kind of numbers
+        except (InputError, PluginError) as error:  # no weights for this modality, or for its kind of numbers
             if modality is not None:
                 raise
             refused.append(error)
@@ -148,7 +148,9 @@ def _on_modality(
 ) -> Certificate:
     kind = registry.modality(cases[0].modality)
     whole = cases[0].operator.domain
-    space = Space(tuple(min(n, SIDE) for n in whole.shape), whole.dtype)
+    # Cases may differ in size
+    sides = [min(SIDE, *sizes) for sizes in zip(*(c.operator.domain.shape for c in cases), strict=True)]
+    space = Space(tuple(sides), whole.dtype)
     denoiser, full = (_ready(registry.denoiser(name, s, **parameters)) for s in (space, whole))
     images = [_middle(c.truth / kind.scale(c), space) for c in cases if c.truth is not None]
     levels = (sigma,) if sigma is not None else LEVELS
