@@ -47,12 +47,16 @@ def compare(
     set: Set = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("priorloom-out"),
     seed: Seed = None,
+    tuned: Annotated[
+        list[Path] | None, typer.Option("--tuned", help="A record of priorloom tune to apply; repeat for several.")
+    ] = None,
     device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
     """Run several methods on the same data; write results.json, report.html and the images."""
     from dataclasses import replace
 
+    from priorloom.chosen import read_chosen
     from priorloom.comparison import Method
     from priorloom.config import Plan, load, override
 
@@ -67,7 +71,8 @@ def compare(
         plan = replace(plan, methods=tuple(Method(name) for name in method))
     if seed is not None:
         plan = replace(plan, seed=seed)
-    run_comparison(override(plan, set or []), Registry.discover(), out, device, command=_command())
+    records = [read_chosen(path) for path in tuned or []]
+    run_comparison(override(plan, set or []), Registry.discover(), out, device, command=_command(), tuned=records)
 
 
 @app.command()
@@ -198,6 +203,46 @@ def check(
     from .check import run_check
 
     run_check(Registry.discover(), name, kind, set or [])
+
+
+@app.command()
+def tune(
+    method: Annotated[str, typer.Argument(help="A pipeline, or the label of a row of the config.")],
+    config: Annotated[Path | None, typer.Argument(help="A YAML file, as for compare: where cases come from.")] = None,
+    over: Annotated[
+        list[str] | None, typer.Option("--over", help="PARAMETER=LOW:HIGH, e.g. sigma=0.01:0.2; repeat for several.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")] = Path("priorloom-tuned.json"),
+    rule: Annotated[
+        str, typer.Option("--rule", help="cases (the best on cases with a truth) or discrepancy.")
+    ] = "cases",
+    budget: Annotated[int | None, typer.Option("--budget", help="Runs of the method in all; recorded.")] = None,
+    measure: Annotated[str | None, typer.Option("--measure", help="psnr, ssim or nmse, for the rule cases.")] = None,
+    modality: Modality = None,
+    input: Annotated[Path | None, typer.Option("--input", "-i", help="Measured data; simulated without it.")] = None,
+    set: Set = None,
+    seed: Seed = None,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Choose a method's parameters by the discrepancy principle or on tuning cases; write the record for compare."""
+    from dataclasses import replace
+
+    from priorloom.config import Plan, load, override
+
+    from .tune import run_tune
+
+    plan = Plan() if config is None else load(config)
+    if modality is not None:
+        plan = replace(plan, modality=modality)
+    if input is not None:
+        plan = replace(plan, input=input)
+    if seed is not None:
+        plan = replace(plan, seed=seed)
+    run_tune(
+        override(plan, set or []), method, over or [], Registry.discover(), out, rule=rule, budget=budget,
+        measure=measure, device=device,
+    )  # fmt: skip
 
 
 @app.command()

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from priorloom.chosen import Chosen, apply_chosen
 from priorloom.comparison import compare, versions
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError
@@ -23,18 +25,30 @@ from .output import npy_bytes, results_json, row
 from .present import console, notes, progress, table
 
 
-def run_comparison(plan: Plan, registry: Registry, out: Path, device: str = "cpu", command: str = "") -> list[Result]:
+def run_comparison(
+    plan: Plan,
+    registry: Registry,
+    out: Path,
+    device: str = "cpu",
+    command: str = "",
+    tuned: Sequence[Chosen] = (),
+) -> list[Result]:
     """Run a plan; write ``results.json``, ``images/CASE/METHOD.npy|png`` and ``report.html`` in `out`; print the table.
 
     Every image and the JSON are written as soon as a method is done, so that an interrupted run keeps what it finished.
+    The rows of `tuned` have the settings of these records, and their rule, budget and cases as parameters ``tuned.*``.
     """
     cases = [on_device(case, device) for case in make_cases(plan, registry)]
     methods = make_methods(plan, registry, list(dict.fromkeys(c.modality for c in cases)))
+    methods = apply_chosen(tuned, methods, cases, registry)
+    facts = {(t.modality, t.method.name): t.facts for t in tuned}
     check_writable(out)
     results: list[Result] = []
     rows: list[dict[str, Any]] = []
 
     def keep(case: Case, result: Result) -> None:
+        chosen = facts.get((case.modality, result.method), {})
+        result = replace(result, parameters={**result.parameters, **chosen})
         path = Path("images") / case.name / f"{result.method}.npy"
         write_atomic(out / path, npy_bytes(result.image.cpu().numpy()))
         results.append(result)

@@ -1,0 +1,274 @@
+"""Chosen: which settings a rule chose, on which cases and at what cost; as a file, and applied to a comparison."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .binding import bind
+from .comparison import TROUBLE, Method
+from .errors import InputError
+from .modality import Case
+from .registry import Registry
+
+_LOG = logging.getLogger(__name__)
+
+Rule = Literal["discrepancy", "cases"]
+RULES: tuple[Rule, ...] = ("cases", "discrepancy")
+SCHEMA = 1
+"""Version of the file."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting, run on every case.
+
+    Parameters
+    ----------
+    settings
+        The values of the parameters that were searched, by dotted names.
+    figures
+        The measure for each case; None where the iteration left no image.
+    remarks
+        By case: "diverged", "cycling", "growing" or "not converged"; absent where there is nothing to say.
+    """
+
+    settings: Mapping[str, float]
+    figures: Mapping[str, float | None]
+    remarks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float | None:
+        """Mean of the figures; None where one is absent."""
+        found = [f for f in self.figures.values() if f is not None]
+        return math.fsum(found) / len(found) if len(found) == len(self.figures) else None
+
+    @property
+    def sound(self) -> bool:
+        """Every run left an image and none was stopped by the monitor."""
+        return self.mean is not None and not any(r in TROUBLE for r in self.remarks.values())
+
+
+@dataclass(frozen=True)
+class TuningCase:
+    """A case that settings were chosen on, so that it can be recognised.
+
+    Parameters
+    ----------
+    name, modality
+        Those of the case.
+    measurement, truth
+        SHA-256 of the values with their type and shape, hexadecimal; the truth's is None where there is none.
+    """
+
+    name: str
+    modality: str
+    measurement: str
+    truth: str | None
+
+    @classmethod
+    def of(cls, case: Case) -> TuningCase:
+        """What identifies `case`."""
+        truth = None if case.truth is None else digest(case.truth)
+        return cls(case.name, case.modality, digest(case.measurement), truth)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Settings that a rule chose, and the evidence.
+
+    Parameters
+    ----------
+    pipeline, label
+        The method; see `Method`.
+    settings
+        All its settings: those it had before, and the chosen ones.
+    ranges
+        Which parameters were searched, each from its lowest to its highest value.
+    rule, measure
+        "discrepancy" or "cases"; what the figures of the trials are.
+    budget, used
+        How many runs of the method were allowed, and done.
+    trials
+        Every setting that was tried, in order.
+    cases
+        What it was tried on; all of one modality.
+    seed
+        The seed of every run.
+    warnings
+        Why the choice may be worse than the rule promises, one sentence each.
+    """
+
+    pipeline: str
+    label: str | None
+    settings: Mapping[str, Any]
+    ranges: Mapping[str, tuple[float, float]]
+    rule: Rule
+    measure: str
+    budget: int
+    used: int
+    trials: tuple[Trial, ...]
+    cases: tuple[TuningCase, ...]
+    seed: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def method(self) -> Method:
+        """The method with the chosen settings, marked as tuned."""
+        return Method(self.pipeline, dict(self.settings), self.label, "tuned")
+
+    @property
+    def modality(self) -> str:
+        """The modality of the cases."""
+        return self.cases[0].modality
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Rule, budget and cases as parameters of a result."""
+        names = ", ".join(c.name for c in self.cases)
+        return {"tuned.rule": self.rule, "tuned.budget": self.budget, "tuned.cases": names}
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values; numbers that are not finite become None, since JSON has none."""
+        return {
+            "schema": SCHEMA,
+            "pipeline": self.pipeline,
+            "label": self.label,
+            "settings": _plain(self.settings),
+            "ranges": {name: list(ends) for name, ends in self.ranges.items()},
+            "rule": self.rule,
+            "measure": self.measure,
+            "budget": self.budget,
+            "used": self.used,
+            "seed": self.seed,
+            "cases": [dict(vars(c)) for c in self.cases],
+            "trials": [
+                {"settings": dict(t.settings), "figures": _plain(t.figures), "remarks": dict(t.remarks)}
+                for t in self.trials
+            ],
+            "warnings": list(self.warnings),
+        }
+
+
+def digest(values: Tensor) -> str:
+    """SHA-256 of the values of a tensor with their type and shape."""
+    array = values.detach().cpu().resolve_conj().contiguous().numpy()
+    head = f"{array.dtype} {array.shape} ".encode()
+    return hashlib.sha256(head + array.tobytes()).hexdigest()
+
+
+def read_chosen(path: Path) -> Chosen:
+    """The record in a file that ``Chosen.to_json`` filled.
+
+    Raises
+    ------
+    InputError
+        Not readable, not JSON, or not such a record.
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"tuned settings {path}", expected="a file that priorloom tune wrote", got=reason) from error
+    try:
+        return _from_json(raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__} {error}"
+        raise InputError(f"tuned settings {path}", expected="a record of priorloom tune", got=reason) from error
+
+
+def _from_json(raw: Any) -> Chosen:
+    if raw["schema"] != SCHEMA:
+        raise ValueError(f"schema {raw['schema']}")
+    if raw["rule"] not in RULES:
+        raise ValueError(f"rule {raw['rule']!r}")
+    cases = tuple(TuningCase(c["name"], c["modality"], c["measurement"], c["truth"]) for c in raw["cases"])
+    if not cases:
+        raise ValueError("no cases")
+    settings = {str(k): v for k, v in raw["settings"].items()}
+    ranges = {str(k): (float(low), float(high)) for k, (low, high) in raw["ranges"].items()}
+    trials = tuple(Trial(t["settings"], t["figures"], t["remarks"]) for t in raw["trials"])
+    return Chosen(
+        str(raw["pipeline"]), raw["label"], settings, ranges, raw["rule"], str(raw["measure"]), int(raw["budget"]),
+        int(raw["used"]), trials, cases, int(raw["seed"]), tuple(str(w) for w in raw["warnings"]),
+    )  # fmt: skip
+
+
+def apply_chosen(
+    records: Sequence[Chosen], rows: Mapping[str, Sequence[Method]], cases: Iterable[Case], registry: Registry
+) -> dict[str, list[Method]]:
+    """The rows of a comparison by modality, those that have a record with its settings and marked as tuned.
+
+    A record applies to the row of its name in the modality of its cases. The rule "cases" has seen truths, so none of
+    its cases may be compared; the discrepancy principle has not, and may be used on the very measurement.
+
+    Raises
+    ------
+    InputError
+        A record of a method that is not run, two for one row, a row with settings other than those that were tuned,
+        or a compared case that the settings were tuned on.
+    """
+    changed = {modality: list(methods) for modality, methods in rows.items()}
+    compared = [TuningCase.of(case) for case in cases]
+    done: set[tuple[str, str]] = set()
+    for record in records:
+        name, modality = record.method.name, record.modality
+        here = changed.get(modality, [])
+        places = [i for i, m in enumerate(here) if m.name == name and m.pipeline == record.pipeline]
+        if not places:
+            run = ", ".join(m.name for m in here) or f"no method on {modality}"
+            raise InputError(f"tuned settings of method '{name}' on {modality}", expected="a method that is run",
+                             got=run, cure="name it, or leave its --tuned out")  # fmt: skip
+        if (name, modality) in done:
+            raise InputError(f"tuned settings of method '{name}'", expected=f"one record for {modality}", got="two")
+        done.add((name, modality))
+        _check_cases(record, compared)
+        for i in places:
+            changed[modality][i] = _tuned(here[i], record, registry)
+    return changed
+
+
+def _tuned(row: Method, record: Chosen, registry: Registry) -> Method:
+    for key, value in row.settings.items():
+        if key.startswith("solver."):  # when to stop is the comparison's matter
+            continue
+        if key not in record.settings or record.settings[key] != value:
+            was = record.settings.get(key, "not set")
+            raise InputError(f"setting '{key}' of method '{row.name}'", expected=f"as it was tuned with ({was})",
+                             got=value, cure="tune again with it, or leave it out")  # fmt: skip
+    settings = {**record.settings, **row.settings}
+    bind(registry, registry.pipeline(row.pipeline), settings)
+    return Method(row.pipeline, settings, row.label, "tuned")
+
+
+def _check_cases(record: Chosen, compared: Iterable[TuningCase]) -> None:
+    if record.rule != "cases":
+        return
+    method = record.method.name
+    for case in compared:
+        for seen in record.cases:
+            same = case.measurement == seen.measurement or (case.truth is not None and case.truth == seen.truth)
+            if same:
+                raise InputError(f"case '{case.name}'", expected=f"one that '{method}' was not tuned on",
+                                 got=f"tuning case '{seen.name}'", cure="tune on other cases")  # fmt: skip
+            if (case.name, case.modality) == (seen.name, seen.modality):
+                _LOG.warning("priorloom: case '%s' has the name of a tuning case of '%s' and other data; whether it "
+                             "shows the same subject is not known", case.name, method)  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, str | int | bool | None) else str(value)
