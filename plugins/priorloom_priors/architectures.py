@@ -51,7 +51,8 @@ def gradient_step(operator: LinearOperator, *, widths: tuple[int, ...] = (16, 32
     widths, blocks
         Of the DRUNet.
     """
-    return _one_layer(operator, GradientStep(DRUNet(operator.domain.is_complex, widths, blocks, nn.ELU, zero=False)))
+    network = DRUNet(operator.domain.is_complex, widths, blocks, nn.ELU, zero=False, limit=None)
+    return _one_layer(operator, GradientStep(network))
 
 
 def averaged(operator: LinearOperator, *, width: int = 32, depth: int = 6, average: float = 0.5) -> Unrolled:

@@ -35,7 +35,7 @@ lambda. The levels fall in equal ratios, as theirs do."""
 CHAMBOLLE, DRUNET, RIDGE = (Slot("denoiser", name) for name in ("tv-chambolle", "drunet", "ridge"))
 SOLVER = Solver(max_iterations=500, tolerance=5e-4)
 """A denoiser that iterates inside is itself only accurate to about 1e-3, which bounds the residual from below."""
-RED_SOLVER = Solver(max_iterations=2000, tolerance=1e-4)
+RED_SOLVER = Solver(max_iterations=3000, tolerance=1e-5)
 
 
 def pnp_pgd() -> Pipeline:

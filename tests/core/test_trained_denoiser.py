@@ -35,7 +35,7 @@ def ridge(operator: LinearOperator) -> Unrolled:
 
 def gradient(operator: LinearOperator) -> Unrolled:
     torch.manual_seed(0)
-    network = GradientStep(DRUNet(operator.domain.is_complex, (4, 6), 1, nn.ELU, zero=False))
+    network = GradientStep(DRUNet(operator.domain.is_complex, (4, 6), 1, nn.ELU, zero=False, limit=None))
     return Unrolled([Denoise(network)], back="adjoint")
 
 

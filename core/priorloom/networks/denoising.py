@@ -100,7 +100,9 @@ class DRUNet(DenoisingNetwork):
     restoration with deep denoiser prior, IEEE Trans. Pattern Anal. Mach. Intell. 44, 2022), made small.
 
     Without biases and with ReLUs it commutes with scaling, ``D(c x, c sigma) = c D(x, sigma)`` for ``c > 0``, so that
-    it needs no intensity range (Mohan et al., 2020). It adds to x what the U-Net makes; that starts at zero.
+    it needs no intensity range (Mohan et al., 2020). It adds to x what the U-Net makes, cut off at `limit` standard
+    deviations of the noise: a bounded denoiser in the sense of Chan, Wang and Elgendy (2017), which leaves x as it is
+    where there is no noise. That starts at zero.
 
     Parameters
     ----------
@@ -114,6 +116,9 @@ class DRUNet(DenoisingNetwork):
         ReLU, or a smooth one where a derivative of the network must exist (then nothing commutes with scaling).
     zero
         Whether the network starts as the identity, or with a U-Net that makes something small.
+    limit
+        The most that a channel of a pixel is changed, in units of its noise; None for no limit, where a derivative must
+        exist.
     """
 
     def __init__(
@@ -123,8 +128,10 @@ class DRUNet(DenoisingNetwork):
         blocks: int = 2,
         activation: Activation = nn.ReLU,
         zero: bool = True,
+        limit: float | None = 4.0,
     ) -> None:
         super().__init__(is_complex)
+        self.limit = limit
         if not widths or min(widths) < 1 or blocks < 1:
             raise InputError("DRUNet", expected="positive widths and at least one block", got=(tuple(widths), blocks))
         images = 2 if is_complex else 1
@@ -154,8 +161,11 @@ class DRUNet(DenoisingNetwork):
         made = self.body(made)
         for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             made = stage(grow(made) + kept.pop())
-        change: Tensor = self.tail(made)
-        return x + change[..., :rows, :columns]
+        change: Tensor = self.tail(made)[..., :rows, :columns]
+        if self.limit is not None:
+            most = self.limit * level.to(change.dtype)
+            change = torch.maximum(torch.minimum(change, most), -most)
+        return x + change
 
 
 class GradientStep(DenoisingNetwork):
@@ -171,7 +181,8 @@ class GradientStep(DenoisingNetwork):
 
     def __init__(self, network: DenoisingNetwork) -> None:
         super().__init__(network.is_complex)
-        if any(isinstance(m, nn.ReLU) for m in network.modules()):
+        kinks = any(isinstance(m, nn.ReLU) or getattr(m, "limit", None) is not None for m in network.modules())
+        if kinks:
             raise InputError("network of a gradient step", expected="activations with a derivative, such as ELU",
                              got="ReLU")  # fmt: skip
         self.network = network

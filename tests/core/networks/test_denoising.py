@@ -24,7 +24,7 @@ from priorloom.networks import (
 MAKE: dict[str, Callable[[bool], DenoisingNetwork]] = {
     "dncnn": lambda c: DnCNN(c, width=4, depth=3),
     "drunet": lambda c: DRUNet(c, (4, 6, 8), 1, zero=False),
-    "gradient-step": lambda c: GradientStep(DRUNet(c, (4, 6), 1, nn.ELU, zero=False)),
+    "gradient-step": lambda c: GradientStep(DRUNet(c, (4, 6), 1, nn.ELU, zero=False, limit=None)),
     "averaged": lambda c: AveragedNetwork(c, width=4, depth=3),
     "ridge": lambda c: RidgeNetwork(c, side=3),
     "ridge-denoiser": lambda c: RidgeDenoiser(RidgeNetwork(c, side=3), iterations=4),
@@ -153,7 +153,7 @@ def test_a_gradient_step_can_be_trained(is_complex: bool, generator: torch.Gener
 
 def test_a_gradient_step_learns_from_its_start(generator: torch.Generator) -> None:
     """Around the identity the derivative by every weight would be zero."""
-    network = GradientStep(DRUNet(False, (4, 6), 1, nn.ELU, zero=False))
+    network = GradientStep(DRUNet(False, (4, 6), 1, nn.ELU, zero=False, limit=None))
     network(torch.randn(8, 8, generator=generator), torch.tensor(0.2)).square().sum().backward()
     assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in network.parameters())
 
@@ -178,7 +178,7 @@ def test_a_gradient_step_without_gradients(is_complex: bool, generator: torch.Ge
 
 
 def test_a_gradient_step_learns_from_blank_images() -> None:
-    network = GradientStep(DRUNet(True, (4, 6), 1, nn.ELU, zero=False))
+    network = GradientStep(DRUNet(True, (4, 6), 1, nn.ELU, zero=False, limit=None))
     network(torch.zeros(8, 8, dtype=torch.complex64), torch.tensor(0.0)).abs().square().sum().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in network.parameters())
 
