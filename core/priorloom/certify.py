@@ -77,6 +77,8 @@ class DenoiserReport:
         How those were found.
     contradiction
         Where a measurement exceeds what is claimed; empty where none does.
+    layers
+        The upper bounds of D and ``I - D`` from the layers alone; None where they are not known.
     """
 
     denoiser: str
@@ -89,6 +91,7 @@ class DenoiserReport:
     measured: tuple[Measured, ...]
     how: How
     contradiction: str
+    layers: tuple[float, float] | None = None
 
     @property
     def kind(self) -> str:
@@ -139,6 +142,7 @@ def certify_denoiser(
     iterations: int = 15,
     tolerance: float = 1e-3,
     seed: int = 0,
+    before: DenoiserReport | None = None,
 ) -> DenoiserReport:
     """What is proven of `denoiser` at `sigma`, held against what is measured of it.
 
@@ -159,6 +163,8 @@ def certify_denoiser(
         Of the norms of the convolutions, relative.
     seed
         Of the noise and the directions.
+    before
+        A report of the same denoiser at another noise level, which its convolutions do not depend on.
 
     Raises
     ------
@@ -179,10 +185,25 @@ def certify_denoiser(
     how: How = "power iteration on the Jacobian" if _differentiable(probe.run, images[0]) else "difference quotients"
     measure = probe.by_jacobian if how.startswith("power") else probe.by_quotients
     measured = tuple(measure(at, x) for at, x in points)
-    convolutions, upper, upper_residual = _from_layers(denoiser, lambda: denoiser(images[0], level), tolerance, known)
+    if before is None:
+        convolutions, layers = _from_layers(denoiser, lambda: denoiser(images[0], level), tolerance)
+    else:
+        convolutions, layers = before.convolutions, before.layers
+    claims = (known.lipschitz if known.averaged is None else 1.0, known.residual)
+    upper, upper_residual = (_least(claim, layers and layers[i]) for i, claim in enumerate(claims))
     contradiction = _contradiction(known, measured) if repeats else "the same image twice gives two results"
     return DenoiserReport(
-        _name(denoiser), sigma, space.shape, known, upper, upper_residual, convolutions, measured, how, contradiction
+        _name(denoiser),
+        sigma,
+        space.shape,
+        known,
+        upper,
+        upper_residual,
+        convolutions,
+        measured,
+        how,
+        contradiction,
+        layers,
     )
 
 
@@ -269,20 +290,17 @@ class _Probe:
 
 
 def _from_layers(
-    denoiser: object, run: Callable[[], object], tolerance: float, known: Regularity
-) -> tuple[tuple[ConvolutionNorm, ...], float | None, float | None]:
+    denoiser: object, run: Callable[[], object], tolerance: float
+) -> tuple[tuple[ConvolutionNorm, ...], tuple[float, float] | None]:
     network = _unwrapped(denoiser)
-    claimed = [b for b in (known.lipschitz, 1.0 if known.averaged is not None else None) if b is not None]
-    residuals = [b for b in (known.residual,) if b is not None]
-    found: tuple[ConvolutionNorm, ...] = ()
-    if isinstance(network, nn.Module):
-        norms = convolution_norms(network, run, tolerance)
-        found = tuple(norms.values())
-        layered = layered_bounds(network, norms)
-        if layered is not None:
-            claimed.append(layered[0])
-            residuals.append(layered[1])
-    return found, min(claimed, default=None), min(residuals, default=None)
+    if not isinstance(network, nn.Module):
+        return (), None
+    norms = convolution_norms(network, run, tolerance)
+    return tuple(norms.values()), layered_bounds(network, norms)
+
+
+def _least(*bounds: float | None) -> float | None:
+    return min((b for b in bounds if b is not None), default=None)
 
 
 def _contradiction(known: Regularity, measured: Sequence[Measured]) -> str:

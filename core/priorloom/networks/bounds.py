@@ -171,7 +171,7 @@ def _bound(module: nn.Module, found: Mapping[nn.Module, ConvolutionNorm]) -> flo
     if isinstance(module, _CONTRACTIONS):
         return 1.0
     if isinstance(module, nn.LeakyReLU | nn.ELU):
-        return max(1.0, abs(module.negative_slope if isinstance(module, nn.LeakyReLU) else module.alpha))
+        return max(1.0, abs(float(module.negative_slope if isinstance(module, nn.LeakyReLU) else module.alpha)))
     if isinstance(module, nn.Sequential):
         parts = [_bound(part, found) for part in module]
         return None if None in parts else math.prod(p for p in parts if p is not None)
@@ -180,10 +180,8 @@ def _bound(module: nn.Module, found: Mapping[nn.Module, ConvolutionNorm]) -> flo
         inner = [_bound(part, found) for part in module.children()]
         return None if None in inner else 1 + math.prod(p for p in inner if p is not None)
     stated = getattr(module, "lipschitz", None)
-    if not callable(stated):
-        return None
-    bound: float | None = stated()
-    return bound
+    bound = stated() if callable(stated) else None
+    return None if bound is None else float(bound)
 
 
 def _u_net(network: DRUNet, found: Mapping[nn.Module, ConvolutionNorm]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,8 @@ PaddingMode = Literal["zeros", "circular", "replicate", "reflect"]
 
 _DENSE, _ROUNDS = 400, 2000
 """Matrices with no more rows or columns are decomposed; the most iterations for larger ones."""
+_SINGLE = 1e-4
+"""A tolerance from which on single precision does, in which convolutions are several times faster."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +187,10 @@ def _repetitions(side: int, amount: int, padding_mode: PaddingMode) -> int:
 def _rayleigh(operator: ConvolutionOperator, shape: tuple[int, ...], tolerance: float) -> float:
     """The largest singular value by locally optimal conjugate gradients on the Rayleigh quotient of ``A^T A`` (Knyazev,
     2001): three images instead of a whole Krylov basis."""
-    device = operator.kernel.device
-    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(device)
+    if tolerance >= _SINGLE:
+        operator = replace(operator, kernel=operator.kernel.float())
+    kernel = operator.kernel
+    x = torch.randn(shape, dtype=kernel.dtype, generator=torch.Generator().manual_seed(0)).to(kernel.device)
     pull = torch.func.vjp(operator, x)[1]
 
     def normal(v: Tensor) -> Tensor:
