@@ -36,6 +36,8 @@ lambda. The levels fall in equal ratios, as theirs do."""
 CHAMBOLLE, DRUNET, RIDGE = (Slot("denoiser", name) for name in ("tv-chambolle", "drunet", "ridge"))
 SOLVER = Solver(max_iterations=500, tolerance=5e-4)
 """A denoiser that iterates inside is itself only accurate to about 1e-3, which bounds the residual from below."""
+GRADIENT_SOLVER = Solver(max_iterations=2000, tolerance=5e-5)
+"""At 5e-4 both stop early on CT: on a small case the error is 0.103 and 0.070, here 0.052 and 0.049 (ADMM: 0.049)."""
 RED_SOLVER = Solver(max_iterations=3000, tolerance=1e-5)
 
 
@@ -146,7 +148,7 @@ def _pnp_pgd(
     phase: Phase = "smooth",
     uncertified: Uncertified = "damp",
     relaxation: float = 0.5,
-    solver: Solver = SOLVER,
+    solver: Solver = GRADIENT_SOLVER,
 ) -> Assembly:
     """Proximal gradient.
 
@@ -176,7 +178,7 @@ def _pnp_fista(
     phase: Phase = "smooth",
     uncertified: Uncertified = "damp",
     relaxation: float = 0.5,
-    solver: Solver = SOLVER,
+    solver: Solver = GRADIENT_SOLVER,
 ) -> Assembly:
     """FISTA.
 
