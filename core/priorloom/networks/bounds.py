@@ -191,7 +191,7 @@ def _u_net(network: DRUNet, found: Mapping[nn.Module, ConvolutionNorm]) -> float
     bounds = {m: b for m, b in known.items() if b is not None}
     if len(bounds) < len(known):
         return None
-    made = bounds[network.head] * 2 ** len(network.shrink)  # m < 2^levels on each of two axes
+    made = bounds[network.head] * 2.0 ** len(network.shrink)  # m < 2^levels on each of two axes
     kept = []
     for stage, shrink in zip(network.down, network.shrink, strict=True):
         made *= bounds[stage]
