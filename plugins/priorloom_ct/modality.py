@@ -27,7 +27,7 @@ from .training import PHANTOMS, simulator, water
 if TYPE_CHECKING:
     from priorloom.registry import Registry
 
-METHODS = ("fbp", "tikhonov", "tv-pdhg", "wavelet-fista", "pnp-admm")
+METHODS = ("fbp", "tikhonov", "tv-pdhg", "wavelet-fista", "pnp-admm", "pnp-hqs", "red-accelerated")
 
 PIXEL_LIMIT = 2**24
 """Pixels of a simulated image."""

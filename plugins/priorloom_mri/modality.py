@@ -26,7 +26,7 @@ from .training import PHANTOMS, from_stored, simulator, typical_magnitude
 if TYPE_CHECKING:
     from priorloom.registry import Registry
 
-METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg", "pnp-admm")
+METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg", "pnp-admm", "pnp-hqs", "red-accelerated")
 
 VALUE_LIMIT = 2**27
 """Values of a simulated k-space."""

@@ -21,7 +21,6 @@ from .pipelines import with_noise
 
 STRENGTH = 2.5
 """Set once, with `pipelines.WEIGHT` and on the same images."""
-
 Uncertified = Literal["damp", "refuse"]
 
 

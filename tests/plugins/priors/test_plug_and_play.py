@@ -20,9 +20,9 @@ from priorloom.plug_and_play import RED, ImplicitPrior, Rephased
 from priorloom.regularity import Regularity
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, GradientDescent, Relaxed
 from priorloom.trained_denoiser import TrainedDenoiser
-from priorloom_priors.denoiser_slot import OnParts
+from priorloom_priors.denoiser_slot import RED_WEIGHT, OnParts
 from priorloom_priors.plan import STRENGTH
-from priorloom_priors.plug_and_play import HQS_WEIGHT, PDHG_STEP, SIGMA_START
+from priorloom_priors.plug_and_play import HQS_LEVEL, HQS_WEIGHT, PDHG_STEP, SIGMA_START
 
 REGISTRY = Registry.discover()
 STEPS = {
@@ -143,8 +143,8 @@ def test_automatic_parameters_follow_their_formulas(modality: str) -> None:
         assert used["sigma"] == pytest.approx(STRENGTH * image)
         assert used[name] == pytest.approx((used["sigma"] / noise) ** (-2 if name == "rho" else 2))
     used = assemble(modality, "pnp-hqs").parameters
-    assert used["sigma"] == pytest.approx(image)
-    assert used["sigma_start"] == pytest.approx(max(image, SIGMA_START))
+    assert used["sigma"] == pytest.approx(HQS_LEVEL * image)
+    assert used["sigma_start"] == pytest.approx(max(HQS_LEVEL * image, SIGMA_START))
     for method in ("red-gradient", "red-proximal"):
         used = assemble(modality, method).parameters
         assert used["sigma"] == pytest.approx(image)
@@ -217,7 +217,8 @@ def test_red_takes_the_weight_that_a_regulariser_has_learned() -> None:
     denoiser = assembly.problem.prior.denoiser.denoiser  # type: ignore[union-attr]
     weight = float(denoiser.network.weight(torch.tensor(assembly.parameters["sigma"])).detach())
     assert weight != 1
-    assert assembly.parameters["tau"] == pytest.approx(weight * (NOISE["mri"] / assembly.parameters["sigma"]) ** 2)
+    expected = RED_WEIGHT * weight * (NOISE["mri"] / assembly.parameters["sigma"]) ** 2
+    assert assembly.parameters["tau"] == pytest.approx(expected)
     assert assembly.certificate == "certified"
     with torch.no_grad():
         values = [float(assembly.problem.objective(solve(assembly, n))) for n in (1, 3, 10)]
@@ -331,7 +332,7 @@ def test_levels_of_a_real_network_on_parts_are_those_of_complex_noise() -> None:
     network = ridge(Space((16, 16))).network
     assert isinstance(network, RidgeNetwork)
     assert tau == pytest.approx(
-        float(network.weight(torch.tensor(sigma / 2**0.5)).detach()) * (NOISE["mri"] / sigma) ** 2
+        RED_WEIGHT * float(network.weight(torch.tensor(sigma / 2**0.5)).detach()) * (NOISE["mri"] / sigma) ** 2
     )
     case = replace(case_of("mri"), noise_std=10.0)
     with torch.no_grad():
