@@ -17,16 +17,20 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from priorloom import Denoiser, PnP, Problem, Space, Step
+from priorloom.card import CARD_FILE, DenoiserFacts
 from priorloom.certify import DenoiserReport, Judgement, certify_denoiser, judge
 from priorloom.comparison import versions
 from priorloom.config import Plan, make_cases, override
 from priorloom.errors import InputError, PluginError, PriorloomError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case
+from priorloom.models import add_certificate, newest_version
 from priorloom.pipeline import least_squares
 from priorloom.plug_and_play import RED
 from priorloom.registry import Registry
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, GradientDescent, Relaxed
+from priorloom.steps.accelerated import AcceleratedDescent
+from priorloom.trained_denoiser import TrainedDenoiser
 
 from .diagnose import _finite as finite
 from .present import console
@@ -92,6 +96,7 @@ def run_certify(
     settings: Sequence[str],
     seed: int,
     out: Path | None,
+    card: bool = False,
     command: str = "",
 ) -> list[Certificate]:
     """Certify the denoiser of that name, print it, and write it to `out`.
@@ -106,6 +111,8 @@ def run_certify(
         ``denoiser.KEY=VALUE`` and ``operator.KEY=VALUE``, ``case.KEY=VALUE`` for the cases.
     seed
         Of the cases, the noise and the directions.
+    card
+        Put the result on the card of the trained model too.
     """
     registry.factory("denoiser", name)
     if sigma is not None and not 0 < sigma < math.inf:
@@ -140,7 +147,34 @@ def run_certify(
     if out is not None:
         write_atomic(out, to_json(name, found, seed, command))
         print(f"wrote {out}")
+    for certificate in found if card else ():
+        folder = _folder(registry, name, certificate.modality, given.get("path"))
+        add_certificate(folder, facts(certificate))
+        print(f"wrote the card of {folder}")
     return found
+
+
+def _folder(registry: Registry, name: str, modality: str, path: object) -> Path:
+    """The folder of the trained model in the slot."""
+    if path is None:
+        return registry.model(f"{modality}.{name}")
+    folder = Path(str(path))
+    return folder if (folder / CARD_FILE).exists() else newest_version(folder)
+
+
+def facts(certificate: Certificate) -> tuple[DenoiserFacts, ...]:
+    """The certificate as a model's card has it."""
+    found = []
+    for r in certificate.reports:
+        judged = {a.name: a.judgement for a in certificate.algorithms if a.sigma == r.sigma}
+        texts = {
+            label: f"{j.theorem}: {j.condition} ({j.reference})" if j.certified else f"not certified: {j.reason}"
+            for label, j in judged.items()
+        }
+        found.append(
+            DenoiserFacts(r.sigma, r.verdict, r.kind, r.upper, r.upper_residual, r.lower, r.lower_residual, texts)
+        )
+    return tuple(found)
 
 
 def _own(text: str) -> bool:
@@ -157,7 +191,8 @@ def _on_modality(
     space = Space(tuple(sides), whole.dtype)
     denoiser, full = (_ready(registry.denoiser(name, s, **parameters)) for s in (space, whole))
     images = [_middle(c.truth / kind.scale(c), space) for c in cases if c.truth is not None]
-    levels = (sigma,) if sigma is not None else LEVELS
+    highest = denoiser.noise[1] if isinstance(denoiser, TrainedDenoiser) else math.inf
+    levels = (sigma,) if sigma is not None else tuple(dict.fromkeys(min(s, highest) for s in LEVELS))
     reports: list[DenoiserReport] = []
     algorithms: list[Algorithm] = []
     for level in levels:
@@ -198,6 +233,7 @@ def judgements(case: Case, denoiser: Denoiser, sigma: float) -> list[tuple[str, 
         ("pnp-hqs", HQS(), slot),
         ("pnp-pdhg", PDHG(), slot),
         ("red-gradient", GradientDescent(), red),
+        ("red-accelerated", AcceleratedDescent(), red),
         ("red-proximal", DataProximal(), red),
     ]
     return [(label, judge(step, problem)) for label, step, problem in steps]

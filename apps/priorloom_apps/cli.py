@@ -258,6 +258,7 @@ def certify(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSON file to write.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seeds images, noise and directions; recorded.")] = 0,
+    card: Annotated[bool, typer.Option("--card", help="Put the result on the card of the trained model.")] = False,
     debug: Debug = False,
 ) -> None:
     """Bound a denoiser's Lipschitz constants, and say which algorithms provably converge with it."""
@@ -265,7 +266,7 @@ def certify(
 
     run_certify(
         name, Registry.discover(), modality=modality, sigma=sigma, settings=set or [], seed=seed, out=out,
-        command=_command(),
+        card=card, command=_command(),
     )  # fmt: skip
 
 

@@ -158,6 +158,34 @@ class Stability:
         return f"Lipschitz bound {self.lipschitz:.3g}" + (f" ({self.reason})" if self.reason else "")
 
 
+@dataclass(frozen=True, config=_CONFIG)
+class DenoiserFacts:
+    """What ``priorloom certify`` found of a denoiser at one noise level.
+
+    Parameters
+    ----------
+    sigma
+        The noise level, in units of the normalised image.
+    verdict, kind
+        "certified" or "none", and the class of the denoiser in words.
+    upper, upper_residual
+        Proven bounds of the Lipschitz constants of D and ``I - D``; None where there is none.
+    lower, lower_residual
+        The largest measured ones.
+    algorithms
+        For every algorithm the theorem that covers it, with condition and reference, or why none does.
+    """
+
+    sigma: FiniteFloat
+    verdict: Literal["certified", "none"]
+    kind: Text
+    upper: FiniteFloat | None
+    upper_residual: FiniteFloat | None
+    lower: FiniteFloat
+    lower_residual: FiniteFloat
+    algorithms: dict[Text, Text]
+
+
 @dataclass(frozen=True, kw_only=True, config=_CONFIG)
 class Facts:
     """What whoever trained a model says about it.
@@ -170,6 +198,8 @@ class Facts:
         See the parts.
     safeguarded
         Whether it runs with the safeguard (`steps.safeguard`): for models that were trained on the objective.
+    denoiser
+        Of a denoiser, what is proven and measured of it; empty before ``priorloom certify --card``.
     """
 
     name: ModelName
@@ -181,6 +211,7 @@ class Facts:
     metrics: tuple[Metric, ...]
     certificate: Stability
     safeguarded: bool = False
+    denoiser: tuple[DenoiserFacts, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name.partition(".")[0] != self.modality:

@@ -32,6 +32,7 @@ from .card import (
     SIZE_LIMIT,
     WEIGHTS_FILE,
     Card,
+    DenoiserFacts,
     Facts,
     Numbers,
     StoredType,
@@ -41,6 +42,7 @@ from .card import (
     to_json,
 )  # fmt: skip
 from .errors import InputError, OutputError, did_you_mean
+from .files import write_atomic
 from .operator import LinearOperator
 from .space import Space
 from .unrolled import Unrolled
@@ -136,6 +138,13 @@ def save_model(folder: Path, model: Unrolled, facts: Facts) -> Card:
             f"model folder {folder}", expected="a new or empty folder", got=error.strerror,
             cure="choose another version",
         ) from error  # fmt: skip
+    return card
+
+
+def add_certificate(folder: Path, found: tuple[DenoiserFacts, ...]) -> Card:
+    """Put what ``priorloom certify`` found of a denoiser on its card; the weights stay as they are."""
+    card = dataclasses.replace(read_card(folder), denoiser=found)
+    write_atomic(folder / CARD_FILE, to_json(card))
     return card
 
 
