@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from priorloom import Registry, Space
+from priorloom.card import read_card
 from priorloom.networks import AveragedNetwork
 from priorloom_apps.certify import judgements, run_certify
 
@@ -122,3 +125,31 @@ def test_one_coil_has_an_exact_x_update() -> None:
     (case, *_) = registry.modality("mri").cases(registry, {"name": "mri.fourier2d"}, seed=0, image_shape=(32, 32))
     found = dict(judgements(case, AveragedNetwork(True, 2, 2), 0.1))
     assert {name for name, j in found.items() if not j.certified} == {"pnp-fista"}
+
+
+def test_the_certificate_goes_on_the_card(cli: Callable[..., Any], tmp_path: Path) -> None:
+    shipped = Registry.discover().model("ct.ridge")
+    folder = tmp_path / "ct.ridge" / "1"
+    shutil.copytree(shipped, folder)
+    before = replace(read_card(folder), denoiser=())
+    run = cli("certify", "ridge", "-m", "ct", "--set", f"denoiser.path={folder}", "--card", "--sigma", 0.05, *SMALL)
+    assert run.code == 0, run.err
+    after = read_card(folder)
+    assert replace(after, denoiser=()) == before
+    (found,) = after.denoiser
+    assert (found.sigma, found.verdict, found.kind) == (0.05, "certified", "gradient of a function")
+    assert found.upper is not None
+    assert found.lower <= found.upper
+    assert found.algorithms["red-accelerated"].startswith("monotone accelerated gradient descent: ")
+    assert found.algorithms["pnp-fista"].startswith("not certified: ")
+    assert cli("certify", "tv-chambolle", "-m", "ct", "--card", "--sigma", 0.1, *SMALL).code == 2
+
+
+def test_levels_stay_in_the_trained_range(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """The ridge denoiser for MRI has not seen the higher of the two levels."""
+    out = tmp_path / "certificate.json"
+    run = cli("certify", "ridge", "-m", "mri", "--out", out, *SMALL)
+    assert run.code == 0, run.err
+    (modality,) = json.loads(out.read_bytes())["modalities"]
+    highest = read_card(Registry.discover().model("mri.ridge")).scope.noise_std[1]
+    assert [r["sigma"] for r in modality["reports"]] == [0.02, pytest.approx(min(0.1, highest))]
