@@ -98,7 +98,7 @@ class Filled:
         has learned one (``RidgeNetwork.weight``), else 1."""
         trained, unit = self._trained()
         weight: Any = None if trained is None else getattr(trained.network, "weight", None)
-        return float(weight(torch.tensor(sigma / unit)).detach()) if callable(weight) else 1.0
+        return RED_WEIGHT * float(weight(torch.tensor(sigma / unit)).detach()) if callable(weight) else 1.0
 
     def _trained(self) -> tuple[TrainedDenoiser | None, float]:
         """The trained denoiser in the slot, and the level on images over that which it sees."""
