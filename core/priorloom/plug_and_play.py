@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .errors import InputError
 from .functional import Functional, _per_element
-from .regularity import Regularity, regularity_of
+from .regularity import Regularity, name_of, regularity_of
 from .space import Space
 
 
@@ -48,7 +48,7 @@ class _Denoising(Functional):
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """``D(x, sigma)``; raises InputError for another shape or dtype, or values that are not finite."""
         result = self.denoiser(x, sigma)
-        name = f"output of the denoiser {type(self.denoiser).__name__}"
+        name = f"output of the denoiser {name_of(self.denoiser)}"
         if result.shape != x.shape or result.dtype != x.dtype:
             raise InputError(name, expected=f"{list(x.shape)} {x.dtype}", got=f"{list(result.shape)} {result.dtype}")
         if not bool(result.isfinite().all()) and bool(x.isfinite().all()):

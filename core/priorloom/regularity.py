@@ -72,9 +72,17 @@ def regularity_of(denoiser: object, sigma: float | Tensor) -> Regularity:
     """What `denoiser` says is proven of it at `sigma` (of several noise levels, at all); nothing where it is silent."""
     stated: Any = getattr(denoiser, "regularity", None)
     if not callable(stated):
-        return Regularity(reason=f"nothing is proven of {type(denoiser).__name__}")
+        return Regularity(reason=f"nothing is proven of {name_of(denoiser)}")
     levels = {float(s) for s in torch.as_tensor(sigma).detach().flatten()}
     found: list[Regularity] = [stated(level) for level in levels]
     if all(f == found[0] for f in found):
         return found[0]
     return Regularity(reason="what is proven differs between the noise levels of the batch")
+
+
+def name_of(denoiser: object) -> str:
+    """What to call a denoiser in a message: that of a function or a class, of what is wrapped for complex images."""
+    while (inner := getattr(denoiser, "denoiser", None)) is not None:
+        denoiser = inner
+    # A function that a factory has made is known by the factory.
+    return str(getattr(denoiser, "__qualname__", type(denoiser).__qualname__)).partition(".<locals>")[0]

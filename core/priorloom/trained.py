@@ -12,6 +12,7 @@ from .lipschitz import certificate
 from .models import check_weights, load_card, newest_version
 from .pipeline import Assembly, Learned
 from .steps.safeguard import safeguarded
+from .train.denoising import OPERATOR
 
 if TYPE_CHECKING:
     from .modality import Case
@@ -60,6 +61,12 @@ class ModelSlot:
             raise InputError(
                 f"model '{card.name}' on a case of {modality}", expected=f"a case of {card.modality}", got=modality,
                 cure=self._cure(modality),
+            )  # fmt: skip
+        if card.scope.operator == OPERATOR:
+            raise InputError(
+                f"model '{card.name}' in method '{self.method or 'learned'}'", expected="one that reconstructs",
+                got="a denoiser", cure="put it into the slot of another, such as --method pnp-hqs: "
+                "denoiser.name=trained and denoiser.path=FOLDER",
             )  # fmt: skip
         if self.architecture is not None and card.architecture.name != self.architecture:
             raise InputError(

@@ -97,8 +97,8 @@ def load_denoiser(folder: Path, space: Space, registry: Registry) -> TrainedDeno
     if card.scope.images != number_type(space):
         raise InputError(
             f"images for model '{card.name}'", expected=f"{card.scope.images} images", got=f"{number_type(space)} ones",
-            cure="set complex_mode to real-imaginary or magnitude" if space.is_complex else
-            "use a model that was trained on real images",
+            cure="set complex_mode to real-imaginary or magnitude where the denoiser has that, or use a model that was "
+            "trained on complex images" if space.is_complex else "use a model that was trained on real images",
         )  # fmt: skip
     model = load_card(folder, card, registry, Identity(space))
     layer = model.layers[0]

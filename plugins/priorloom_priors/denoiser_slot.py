@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from priorloom import Case, Denoiser
-from priorloom.errors import InputError
+from priorloom.errors import InputError, PriorloomError
 from priorloom.pipeline import Slot
 from priorloom.plug_and_play import Rephased
 from priorloom.regularity import Regularity, regularity_of
@@ -112,12 +112,13 @@ class Filled:
         Raises
         ------
         InputError
-            Another shape or dtype, values that are not finite, two results that differ, or a sigma outside the trained
-            range.
+            Another shape or dtype, values that are not finite, an image that was written into, two results that
+            differ, or a sigma outside the trained range.
         """
         what = f"denoiser '{self.name}'"
         level = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device)
-        first = self._call(x, level)
+        given = x.clone()
+        first = self._call(given, level)
         if not isinstance(first, Tensor):
             raise InputError(f"output of {what}", expected="a tensor", got=type(first).__name__)
         if first.shape != x.shape or first.dtype != x.dtype:
@@ -128,6 +129,9 @@ class Filled:
         if not bool(first.isfinite().all()):
             raise InputError(f"output of {what}", expected="finite values", got="NaN or infinite ones",
                              cure="the denoiser is broken; try another")  # fmt: skip
+        if not torch.equal(given, x):
+            raise InputError(what, expected="the image given to it left as it was", got="one that was written into",
+                             cure="let it work on a copy: x.clone()")  # fmt: skip
         difference, size = float((self._call(x, level) - first).abs().max()), float(first.abs().max())
         if difference > SAME * size:
             raise InputError(
@@ -139,8 +143,8 @@ class Filled:
     def _call(self, x: Tensor, sigma: Tensor) -> Tensor:
         try:
             return self.bare(x, sigma)
-        except (RuntimeError, TypeError) as error:
-            if not x.is_complex():
+        except Exception as error:  # whatever the library behind a denoiser raises for numbers that it does not know
+            if not x.is_complex() or isinstance(error, PriorloomError):
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"denoiser '{self.name}' on complex images", expected="complex images to be denoised",

@@ -141,5 +141,5 @@ def test_plug_and_play_refuses_a_bad_strength(sigma: float) -> None:
 
 @pytest.mark.parametrize("broken", [lambda x, s: x[..., :2], lambda x, s: x.double()])
 def test_plug_and_play_checks_the_denoiser(broken: Any) -> None:
-    with pytest.raises(InputError, match=r"output of the denoiser function: expected \[3\] torch\.float32, got"):
+    with pytest.raises(InputError, match=r"output of the denoiser <lambda>: expected \[3\] torch\.float32, got"):
         PnP(Space((3,)), broken, 1.0).prox(torch.ones(3), 1.0)
