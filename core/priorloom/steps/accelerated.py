@@ -39,14 +39,15 @@ class Descending(State):
 
 
 class AcceleratedDescent(Step[Descending]):
-    """Monotone accelerated gradient descent on ``J(x) = f(Ax) + g(x)``, both smooth, g not necessarily convex (Li and
-    Lin, Accelerated proximal gradient methods for nonconvex programming, 2015, algorithm 2 with eta = 0 and no prox).
+    """Monotone accelerated gradient descent on ``J(x) = f(Ax) + g(x)``, both smooth, g not necessarily convex (after Li
+    and Lin, Accelerated proximal gradient methods for nonconvex programming, 2015, algorithm 2 with eta = 0).
 
     ``x+ = z - s grad J(z)`` where that lowers J by enough, ``J(x+) <= J(x) - delta |x+ - z|^2``, else ``x+ = x - s grad
     J(x)``; then ``z+ = x+ + (t - 1) / t+ (x+ - x)``, and no momentum after a plain step. With ``0 < s <= 1 / L``, L the
-    sum of the Lipschitz constants of both gradients, J never rises and every limit point is stationary, as for gradient
-    descent; where J is convex near the solution it is as fast as FISTA there. One gradient and one value of J per
-    iteration, and a gradient and a value more after a refusal.
+    sum of the Lipschitz constants of both gradients, and J bounded from below, J never rises: by at least ``delta s^2
+    |grad J|^2`` it falls, with the gradient where it was taken, s |grad J| away from x+. So ``grad J(x)`` vanishes and
+    every cluster point is stationary. Where J is convex near the solution it is as fast as FISTA there. An iteration
+    takes one gradient and one value of J, and after a refusal one of each more.
 
     Parameters
     ----------
@@ -80,7 +81,6 @@ class AcceleratedDescent(Step[Descending]):
         t = state.t
         if bool(refused.any()):
             plain = self._descend(problem, state.x)
-            refused = refused & ~(objective <= problem.objective(plain))
             chosen = space.expand(refused)
             x, point = torch.where(chosen, plain, x), torch.where(chosen, state.x, point)
             objective = torch.where(refused, problem.objective(x), objective)
