@@ -13,6 +13,7 @@ from .regularity import Regularity
 from .steps.base import Step, at_hand
 from .steps.convergence import converges
 from .steps.douglas_rachford import DRS
+from .steps.equilibrium import Anderson
 from .steps.least_squares import CG, LSQR
 from .steps.primal_dual import PDHG
 from .steps.proximal import FISTA, ISTA
@@ -24,6 +25,10 @@ Remedy = Literal["none", "damp", "shorten", "average", "solve exactly"]
 
 MANN = "Bauschke and Combettes (2017), Convex Analysis and Monotone Operator Theory, sections 4.5 and 5.2"
 GROUPS = "Eckstein and Bertsekas (1992), Math. Program. 55"
+SAFEGUARD = (
+    "Anderson acceleration of an averaged map, safeguarded",
+    "Zhang, O'Donoghue and Boyd (2020), SIAM J. Optim. 30; priorloom.anderson.anderson",
+)
 FIXED_POINT = "the iterates converge to a fixed point, where there is one"
 STATIONARY = "|x+ - x| vanishes and every cluster point is a stationary point of {}"
 
@@ -51,6 +56,9 @@ class Judgement:
     remedy
         What would make it certified: "damp" (`Relaxed`), "shorten" the step, "average" the denoiser more with the
         identity, "solve exactly" the x-update; "none" where it is certified, or where nothing of the kind helps.
+    averaged
+        Whether the map that is repeated is proven to be averaged in a norm of its state; of images in the Euclidean
+        one, so that `Anderson` acceleration of it is certified.
     """
 
     certified: bool
@@ -61,6 +69,7 @@ class Judgement:
     reason: str = ""
     dampable: bool = False
     remedy: Remedy = "none"
+    averaged: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The plain form for files."""
@@ -128,12 +137,15 @@ def obstacle_of(step: Step[Any], problem: Problem) -> str:
     for term in problem.terms:
         if not (term.f.is_convex and term.f.has_exact_prox):
             return f"the operator term {type(term.f).__name__} is not convex with an exact proximal map"
-    inner = step.step if isinstance(step, Relaxed) else step
+    inner = step
+    while isinstance(inner, Relaxed | Anderson):
+        inner = inner.step
     if isinstance(inner, ADMM | DRS | HQS | PDHG) and not problem.data.f.has_exact_prox:
         return f"the proximal map of {type(problem.data.f).__name__} is not exact"
     # Training moves learned numbers, and nothing keeps a bare nn.Parameter positive.
     numbers = [getattr(inner, name, None) for name in ("step_size", "rho", "step", "ratio")]
-    for found in [ends(problem, n) for n in (*numbers, getattr(problem.prior, "tau", None))]:
+    numbers += [getattr(problem.prior, name, None) for name in ("tau", "lam")]
+    for found in [ends(problem, n) for n in numbers if not isinstance(n, Step)]:
         if found is not None and not 0 < found[0] <= found[1] < math.inf:
             return f"a step size or weight is {found[0]:.4g}, not positive"
     return ""
@@ -150,6 +162,7 @@ _CONVEX: dict[type, tuple[str, str]] = {
     CG: ("conjugate gradients", "Hestenes and Stiefel (1952), J. Res. Natl. Bur. Stand. 49"),
     LSQR: ("LSQR", "Paige and Saunders (1982), ACM Trans. Math. Softw. 8"),
     Relaxed: ("Krasnoselskii-Mann, damped", MANN),
+    Anderson: SAFEGUARD,
 }
 
 

@@ -15,7 +15,19 @@ import torch
 from torch import Tensor
 
 from .functional import LeastSquares
-from .judgement import FIXED_POINT, GROUPS, MANN, STATIONARY, Facts, Judgement, classical, ends, facts, obstacle_of
+from .judgement import (
+    FIXED_POINT,
+    GROUPS,
+    MANN,
+    SAFEGUARD,
+    STATIONARY,
+    Facts,
+    Judgement,
+    classical,
+    ends,
+    facts,
+    obstacle_of,
+)
 from .operator import Identity
 from .plug_and_play import RED, ImplicitPrior, PnP
 from .problem import Problem
@@ -23,6 +35,7 @@ from .regularity import Regularity, regularity_of
 from .steps.accelerated import AcceleratedDescent
 from .steps.base import Step, per_image
 from .steps.douglas_rachford import DRS
+from .steps.equilibrium import Anderson
 from .steps.primal_dual import PDHG
 from .steps.proximal import FISTA, ISTA
 from .steps.red import DataProximal, GradientDescent
@@ -65,18 +78,18 @@ def _(step: ISTA, problem: Problem) -> Judgement:
         return Judgement(
             True, "proximal gradient method", f"D is the proximal map of a convex function, {inside}",
             "Combettes and Wajs (2005), Multiscale Model. Simul. 4", "the iterates converge to a minimiser, where there"
-            " is one", dampable=True,
+            " is one", dampable=True, averaged=True,
         )  # fmt: skip
     factor = known.lipschitz * max(1.0, long * L - 1)
     if factor < 1:
         return Judgement(
             True, "Banach's fixed-point theorem", f"|D| max(1, t L - 1) = {factor:.4g} < 1", "Banach (1922)",
-            "the iterates converge linearly to the only fixed point", dampable=True,
+            "the iterates converge linearly to the only fixed point", dampable=True, averaged=True,
         )  # fmt: skip
     if known.averaged < 1 and long * L < 2:
         return Judgement(
             True, "Krasnoselskii-Mann, composition of averaged operators", f"{known.text}, {inside}", MANN, FIXED_POINT,
-            dampable=True,
+            dampable=True, averaged=True,
         )  # fmt: skip
     if known.prox is not None and long * L < 2 - known.prox:
         return Judgement(
@@ -131,6 +144,8 @@ def _(step: ADMM, problem: Problem) -> Judgement:
 @judge_step.register
 def _(step: DRS, problem: Problem) -> Judgement:
     if problem.terms or not _has_prox(problem):
+        return _misfit(step, problem)
+    if not isinstance(problem.data.f, LeastSquares) and not isinstance(problem.data.K, Identity):
         return _misfit(step, problem)
     L = problem.data.lipschitz()
     short, long = ends(problem, step.step) or (10 / (L or 10.0),) * 2
@@ -192,7 +207,8 @@ def _(step: HQS, problem: Problem) -> Judgement:
         return Judgement(True, "Krasnoselskii-Mann, composition of averaged operators", condition, MANN, FIXED_POINT,
                          dampable=True)  # fmt: skip
     if known.slope is not None and not problem.terms and isinstance(problem.data.f, LeastSquares):
-        return _descent(known.slope, inner, f"|grad g| = {known.slope:.4g} {{}}, {after}", "f(Ax) + rho g(x)", False)
+        return _descent(known.slope, inner, f"|grad g| = {known.slope:.4g} {{}}, {after}",
+                        "f(Ax) + rho g(x), x before the denoiser", False)  # fmt: skip
     return _inexact(known, problem) if inner != "exact" else _unproven(problem)
 
 
@@ -207,12 +223,13 @@ def _(step: GradientDescent, problem: Problem) -> Judgement:
     t, tau, known = _largest(step.size(problem)), _largest(prior.tau), facts(prior.regularity())
     limits = []
     if known.averaged <= 1:
-        limits.append(limit := 2 / (L + 2 * known.averaged * tau))
+        limits.append(limit := _over(2, L + 2 * known.averaged * tau))
         if t < limit:
             return Judgement(
                 True, "Krasnoselskii-Mann, gradient step on a cocoercive operator",
                 f"{known.text}, t = {t:.4g} < 2 / (L + 2 theta tau) = {limit:.4g}",
                 f"{MANN}; Reehorst and Schniter (2019), IEEE Trans. Comput. Imaging 5", FIXED_POINT, dampable=True,
+                averaged=True,
             )  # fmt: skip
     if known.slope is not None:
         limits.append(limit := _over(2, L + known.slope * tau))
@@ -241,8 +258,9 @@ def _(step: AcceleratedDescent, problem: Problem) -> Judgement:
     condition = f"D = I - grad g, s = {t:.4g} <= 1 / (L + tau |grad g|) = {limit:.4g}"
     if t > limit * (1 + 1e-6):
         return Judgement(False, condition=condition, reason="the step is too long", remedy="shorten")
-    return Judgement(True, "monotone accelerated gradient descent", condition, "Li and Lin (2015), NIPS",
-                     STATIONARY.format("f(Ax) + tau g(x)"))  # fmt: skip
+    return Judgement(True, "monotone accelerated gradient descent", condition, "Li and Lin (2015), NIPS; docs/"
+                     "certificates.md", "f(Ax) + tau g(x) never rises, its gradient vanishes and every cluster point"
+                     " is stationary")  # fmt: skip
 
 
 @judge_step.register
@@ -259,6 +277,7 @@ def _(step: DataProximal, problem: Problem) -> Judgement:
             True, "forward-backward splitting of monotone operators",
             f"{known.text}, t tau theta = {strength * known.averaged:.4g} < 1, an exact proximal map of the data term",
             f"{MANN}; Reehorst and Schniter (2019), IEEE Trans. Comput. Imaging 5", FIXED_POINT, dampable=True,
+            averaged=True,
         )  # fmt: skip
     if known.slope is not None:
         text = f"t tau |grad g| = {strength * known.slope:.4g} {{}}"
@@ -282,7 +301,17 @@ def _(step: Relaxed, problem: Problem) -> Judgement:  # type: ignore[type-arg]
     damping = f"{found.condition}, 0 < a = {step.relaxation:.4g} < 1"
     if found.certified and found.guarantee != FIXED_POINT:
         return replace(found, condition=damping)
-    return Judgement(True, "Krasnoselskii-Mann, damped", damping, MANN, FIXED_POINT, dampable=True)
+    return Judgement(True, "Krasnoselskii-Mann, damped", damping, MANN, FIXED_POINT, dampable=True,
+                     averaged=True)  # fmt: skip
+
+
+@judge_step.register
+def _(step: Anderson, problem: Problem) -> Judgement:
+    inner = judge_step(step.step, problem)
+    if inner.averaged:
+        return Judgement(True, SAFEGUARD[0], inner.condition, SAFEGUARD[1], FIXED_POINT)
+    told = f"the safeguard of Anderson acceleration is proven for averaged maps, {inner.theorem} is of another kind"
+    return Judgement(False, condition=inner.condition, reason=inner.reason or told, remedy=inner.remedy)
 
 
 def _resolvent(known: Facts, inner: str, condition: str, theorem: str, reference: str, problem: Problem) -> Judgement:

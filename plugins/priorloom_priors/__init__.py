@@ -62,13 +62,14 @@ def priorloom_pipelines() -> Mapping[str, Factory]:
     return {
         "pnp-admm": "priorloom_priors.plug_and_play:pnp_admm",
         "pnp-drs": "priorloom_priors.plug_and_play:pnp_drs",
+        "pnp-equilibrium": "priorloom_priors.plug_and_play:pnp_equilibrium",
         "pnp-fista": "priorloom_priors.plug_and_play:pnp_fista",
         "pnp-hqs": "priorloom_priors.plug_and_play:pnp_hqs",
         "pnp-pdhg": "priorloom_priors.plug_and_play:pnp_pdhg",
         "pnp-pgd": "priorloom_priors.plug_and_play:pnp_pgd",
-        "red-accelerated": "priorloom_priors.plug_and_play:red_accelerated",
-        "red-gradient": "priorloom_priors.plug_and_play:red_gradient",
-        "red-proximal": "priorloom_priors.plug_and_play:red_proximal",
+        "red-accelerated": "priorloom_priors.red:red_accelerated",
+        "red-gradient": "priorloom_priors.red:red_gradient",
+        "red-proximal": "priorloom_priors.red:red_proximal",
         "tv-pdhg": "priorloom_priors.pipelines:tv_pdhg",
     }
 

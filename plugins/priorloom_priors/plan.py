@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from priorloom import Case, Functional, PnP, Problem, Step
+from priorloom import Case, Functional, Pipeline, PnP, Problem, Step
 from priorloom.errors import InputError
 from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise, least_squares
 from priorloom.plug_and_play import RED
 from priorloom.steps import DataProximal, GradientDescent, Relaxed
 from priorloom.steps.accelerated import AcceleratedDescent
+from priorloom.steps.equilibrium import Anderson
 from priorloom.theorems import judge
 
 from .denoiser_slot import Filled, Phase, fill
@@ -88,7 +89,7 @@ class Plan:
                     expected="an iteration that provably converges", got=judgement.reason,
                     cure="set uncertified to damp, or choose another denoiser, step size or method",
                 )  # fmt: skip
-            step = Relaxed(step, self.relaxation, after)
+            step = _damped(step, self.relaxation, after)
             used["damped"] = self.relaxation < 1
             damped = judge(step, problem)
             if not damped.certified:
@@ -124,6 +125,11 @@ def plan_for(
     chosen = {"denoiser.modality": case.modality} if "modality" in denoiser.unset else {}
     noise, back = noisy.noise_std or 1.0, backprojected_noise(noisy)
     return Plan(case, filled, start, solver, uncertified, relaxation, noise, back, noise**2 / back, dict(chosen))
+
+
+def plug_and_play(name: str, how: str, assemble: Callable[..., Assembly]) -> Pipeline:
+    """A method with the data term ``0.5 |Ax - y|^2``; `how` says the rest."""
+    return Pipeline(name, "pnp", f"0.5 |Ax - y|^2 with {how}", assemble)
 
 
 def with_gradient_step(
@@ -179,6 +185,14 @@ def positive(name: str, value: float) -> None:
     """Raise InputError unless the parameter is positive and finite."""
     if not 0 < value < float("inf"):
         raise InputError(name, expected="a positive number", got=value)
+
+
+def _damped(step: Step[Any], relaxation: float, after: int) -> Step[Any]:
+    """The step, damped; of an accelerated one the map inside, since the state of the acceleration is no fixed-point
+    iteration."""
+    if isinstance(step, Anderson):
+        return Anderson(Relaxed(step.step, relaxation, after), step.memory)
+    return Relaxed(step, relaxation, after)
 
 
 def _how(relaxation: float) -> str:

@@ -7,24 +7,22 @@ What is unset is chosen from the noise. With s the noise in the image, ``s = noi
 * Proximal gradient and FISTA have ``t = 1 / |A|^2``, and PDHG is fast near ``t = 10 / |A|^2``. A denoiser that is the
   prox of ``sigma R`` solves the problem with the weight ``sigma / t``. They choose the sigma with the same weight as
   above, ``t b / STRENGTH`` with b the noise in ``A^H y``: a fixed part of the noise that the gradient step brings.
-* Half-quadratic splitting goes down to ``HQS_LEVEL s``, and RED descends on the regulariser for noise s.
+* Half-quadratic splitting goes down to ``HQS_LEVEL s``.
 
 A level that is chosen stays in the range of a trained denoiser.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from priorloom import Case, Pipeline
 from priorloom.errors import InputError
 from priorloom.pipeline import Assembly, Slot, Solver
 from priorloom.plug_and_play import ImplicitPrior
-from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, GradientDescent
-from priorloom.steps.accelerated import AcceleratedDescent
+from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG
+from priorloom.steps.equilibrium import Anderson
 
 from .denoiser_slot import Phase
-from .plan import Uncertified, plan_for, positive, with_free_step, with_gradient_step, with_red
+from .plan import Uncertified, plan_for, plug_and_play, positive, with_free_step, with_gradient_step
 
 PDHG_STEP = 10.0
 """Of 1, 3, 10, 30 and 100 the least at which PDHG, stopped at the default tolerance, is at its fixed point on a small
@@ -36,12 +34,11 @@ HQS_LEVEL = 0.5
 """The last noise level over the noise in the image: of 0.5, 0.7 and 1 the best, by up to 0.3 dB, on two CT slices and
 four MRI scans of the training subjects, with the shipped DRUNets."""
 
-CHAMBOLLE, DRUNET, RIDGE = (Slot("denoiser", name) for name in ("tv-chambolle", "drunet", "ridge"))
+CHAMBOLLE, DRUNET = Slot("denoiser", "tv-chambolle"), Slot("denoiser", "drunet")
 SOLVER = Solver(max_iterations=500, tolerance=5e-4)
 """A denoiser that iterates inside is itself only accurate to about 1e-3, which bounds the residual from below."""
 GRADIENT_SOLVER = Solver(max_iterations=2000, tolerance=5e-5)
 """At 5e-4 both stop early on CT: on a small case the error is 0.103 and 0.070, here 0.052 and 0.049 (ADMM: 0.049)."""
-RED_SOLVER = Solver(max_iterations=3000, tolerance=1e-5)
 
 
 def pnp_pgd() -> Pipeline:
@@ -51,7 +48,7 @@ def pnp_pgd() -> Pipeline:
     ----------
     Kamilov, Mansour and Wohlberg (2017), IEEE Signal Process. Lett. 24, 1872-1876.
     """
-    return _pipeline("pnp-pgd", "a denoiser for the prior, by proximal gradient", _pnp_pgd)
+    return plug_and_play("pnp-pgd", "a denoiser for the prior, by proximal gradient", _pnp_pgd)
 
 
 def pnp_fista() -> Pipeline:
@@ -61,7 +58,22 @@ def pnp_fista() -> Pipeline:
     ----------
     Kamilov, Mansour and Wohlberg (2017), IEEE Signal Process. Lett. 24, 1872-1876.
     """
-    return _pipeline("pnp-fista", "a denoiser for the prior, by FISTA", _pnp_fista)
+    return plug_and_play("pnp-fista", "a denoiser for the prior, by FISTA", _pnp_fista)
+
+
+def pnp_equilibrium() -> Pipeline:
+    """Plug-and-play to its equilibrium ``x = D(x - t A^H (Ax - y), sigma)``, by Anderson acceleration.
+
+    A point that is extrapolated from the last ones is taken while the residual does not grow and the moves are
+    summable, which keeps the convergence of proximal gradient where its map is averaged; elsewhere nothing is proven.
+
+    References
+    ----------
+    Walker and Ni (2011), SIAM J. Numer. Anal. 49, 1715-1735; Zhang, O'Donoghue and Boyd (2020), SIAM J. Optim. 30,
+    3170-3197; for plug-and-play as an equilibrium Gilton, Ongie and Willett (2021), IEEE Trans. Comput. Imaging 7.
+    """
+    return plug_and_play("pnp-equilibrium", "a denoiser for the prior, the fixed point by Anderson acceleration",
+                     _pnp_equilibrium)  # fmt: skip
 
 
 def pnp_admm() -> Pipeline:
@@ -71,7 +83,7 @@ def pnp_admm() -> Pipeline:
     ----------
     Venkatakrishnan, Bouman and Wohlberg (2013), Plug-and-play priors for model based reconstruction.
     """
-    return _pipeline("pnp-admm", "a denoiser for the prior, by ADMM", _pnp_admm)
+    return plug_and_play("pnp-admm", "a denoiser for the prior, by ADMM", _pnp_admm)
 
 
 def pnp_hqs() -> Pipeline:
@@ -84,7 +96,7 @@ def pnp_hqs() -> Pipeline:
     ----------
     Zhang et al. (2022), Plug-and-play image restoration with deep denoiser prior, IEEE TPAMI 44, 6360-6376.
     """
-    return _pipeline("pnp-hqs", "a denoiser at falling noise levels, by half-quadratic splitting", _pnp_hqs)
+    return plug_and_play("pnp-hqs", "a denoiser at falling noise levels, by half-quadratic splitting", _pnp_hqs)
 
 
 def pnp_drs() -> Pipeline:
@@ -94,7 +106,7 @@ def pnp_drs() -> Pipeline:
     ----------
     Ryu et al. (2019), Plug-and-play methods provably converge with properly trained denoisers, ICML.
     """
-    return _pipeline("pnp-drs", "a denoiser for the prior, by Douglas-Rachford splitting", _pnp_drs)
+    return plug_and_play("pnp-drs", "a denoiser for the prior, by Douglas-Rachford splitting", _pnp_drs)
 
 
 def pnp_pdhg() -> Pipeline:
@@ -104,42 +116,7 @@ def pnp_pdhg() -> Pipeline:
     ----------
     Ono (2017), Primal-dual plug-and-play image restoration, IEEE Signal Process. Lett. 24, 1108-1112.
     """
-    return _pipeline("pnp-pdhg", "a denoiser for the prior, by PDHG", _pnp_pdhg)
-
-
-def red_gradient() -> Pipeline:
-    """Regularisation by denoising, by gradient descent: ``x+ = x - t (A^H (Ax - y) + tau (x - D(x, sigma)))``.
-
-    References
-    ----------
-    Romano, Elad and Milanfar (2017), The little engine that could, SIAM J. Imaging Sci. 10, 1804-1844.
-    """
-    return _pipeline("red-gradient", "tau (x - D(x)) for the prior's gradient, by gradient descent", _red_gradient)
-
-
-def red_accelerated() -> Pipeline:
-    """Regularisation by denoising with a denoiser that is ``I - grad g``, by accelerated descent on its objective.
-
-    References
-    ----------
-    Li and Lin (2015), Accelerated proximal gradient methods for nonconvex programming, NeurIPS.
-    """
-    return _pipeline("red-accelerated", "tau g(x), D = I - grad g, by accelerated descent", _red_accelerated)
-
-
-def red_proximal() -> Pipeline:
-    """Regularisation by denoising, the data in the prox: for badly conditioned operators.
-
-    References
-    ----------
-    Reehorst and Schniter (2019), Regularization by denoising: clarifications and new interpretations, IEEE Trans.
-    Comput. Imaging 5, 52-67.
-    """
-    return _pipeline("red-proximal", "tau (x - D(x)) for the prior's gradient, the data in the prox", _red_proximal)
-
-
-def _pipeline(name: str, how: str, assemble: Callable[..., Assembly]) -> Pipeline:
-    return Pipeline(name, "pnp", f"0.5 |Ax - y|^2 with {how}", assemble)
+    return plug_and_play("pnp-pdhg", "a denoiser for the prior, by PDHG", _pnp_pdhg)
 
 
 def _pnp_pgd(
@@ -194,6 +171,33 @@ def _pnp_fista(
     """
     plan = plan_for(case, denoiser, phase, uncertified, relaxation, solver)
     return with_gradient_step(plan, FISTA, sigma, step_size)
+
+
+def _pnp_equilibrium(
+    case: Case,
+    *,
+    denoiser: Slot = CHAMBOLLE,
+    sigma: float | None = None,
+    step_size: float | None = None,
+    memory: int = 5,
+    phase: Phase = "smooth",
+    uncertified: Uncertified = "damp",
+    relaxation: float = 0.5,
+    solver: Solver = GRADIENT_SOLVER,
+) -> Assembly:
+    """The fixed point of proximal gradient.
+
+    Parameters
+    ----------
+    sigma, step_size, phase, uncertified
+        As for pnp-pgd.
+    memory
+        How many differences of images the acceleration keeps; each takes two images.
+    relaxation
+        The share of a damped proximal gradient step, which is then accelerated; 1 is the whole step, undamped.
+    """
+    plan = plan_for(case, denoiser, phase, uncertified, relaxation, solver)
+    return with_gradient_step(plan, lambda t: Anderson(ISTA(t), memory), sigma, step_size)
 
 
 def _pnp_admm(
@@ -309,84 +313,3 @@ def _pnp_hqs(
     step = HQS(rho=lam / start**2, growth=(start / sigma) ** (2 / steps), steps=steps)
     prior = ImplicitPrior(case.operator.domain, plan.filled.denoiser, lam)
     return plan.assembly(step, prior, (start, sigma), after=steps)
-
-
-def _red_gradient(
-    case: Case,
-    *,
-    denoiser: Slot = RIDGE,
-    sigma: float | None = None,
-    tau: float | None = None,
-    step_size: float | None = None,
-    phase: Phase = "smooth",
-    uncertified: Uncertified = "damp",
-    relaxation: float = 0.5,
-    solver: Solver = RED_SOLVER,
-) -> Assembly:
-    """Gradient descent.
-
-    Parameters
-    ----------
-    sigma
-        The noise level that the denoiser is asked to remove, in units of the normalised image; the noise in the image
-        when absent.
-    tau
-        The weight of ``x - D(x, sigma)``; ``noise_std^2 / sigma^2`` when absent, times the weight that a trained
-        regulariser has learned for this noise level.
-    step_size
-        t; one over the Lipschitz constant of the whole gradient when absent.
-    phase, uncertified, relaxation
-        As for pnp-pgd.
-    """
-    plan = plan_for(case, denoiser, phase, uncertified, relaxation, solver)
-    return with_red(plan, lambda t: GradientDescent(step_size=t), sigma, tau, step_size)
-
-
-def _red_accelerated(
-    case: Case,
-    *,
-    denoiser: Slot = RIDGE,
-    sigma: float | None = None,
-    tau: float | None = None,
-    step_size: float | None = None,
-    phase: Phase = "smooth",
-    uncertified: Uncertified = "damp",
-    relaxation: float = 0.5,
-    solver: Solver = RED_SOLVER,
-) -> Assembly:
-    """Accelerated descent.
-
-    Parameters
-    ----------
-    sigma, tau, phase, uncertified, relaxation
-        As for red-gradient.
-    step_size
-        t; one over the Lipschitz constant of the whole gradient when absent.
-    """
-    plan = plan_for(case, denoiser, phase, uncertified, relaxation, solver)
-    return with_red(plan, lambda t: AcceleratedDescent(step_size=t), sigma, tau, step_size)
-
-
-def _red_proximal(
-    case: Case,
-    *,
-    denoiser: Slot = RIDGE,
-    sigma: float | None = None,
-    tau: float | None = None,
-    step_size: float | None = None,
-    phase: Phase = "smooth",
-    uncertified: Uncertified = "damp",
-    relaxation: float = 0.5,
-    solver: Solver = RED_SOLVER,
-) -> Assembly:
-    """Proximal steps on the data.
-
-    Parameters
-    ----------
-    sigma, tau, phase, uncertified, relaxation
-        As for red-gradient.
-    step_size
-        t; one over the Lipschitz constant of ``tau (x - D(x, sigma))`` when absent.
-    """
-    plan = plan_for(case, denoiser, phase, uncertified, relaxation, solver)
-    return with_red(plan, lambda t: DataProximal(step_size=t), sigma, tau, step_size)

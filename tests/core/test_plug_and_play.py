@@ -22,6 +22,7 @@ from priorloom.functional import Functional, LeastSquares
 from priorloom.plug_and_play import RED, ImplicitPrior
 from priorloom.regularity import Regularity
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, GradientDescent, Relaxed
+from priorloom.steps.equilibrium import Anderson
 
 N = 16
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -126,6 +127,7 @@ def start(data: Term) -> Tensor:
 
 STEPS: dict[str, tuple[float, Callable[[float], Step[Any]]]] = {
     "pgd": (1.0, ISTA),
+    "equilibrium": (1.0, lambda t: Anderson(ISTA(t))),
     "fista": (1.0, FISTA),
     "admm": (3.0, lambda t: ADMM(rho=1 / t)),
     "drs": (3.0, DRS),

@@ -15,6 +15,7 @@ from priorloom.errors import InputError
 from priorloom.functional import LeastSquares
 from priorloom.plug_and_play import ImplicitPrior
 from priorloom.steps import ADMM, CG, DRS, FISTA, HQS, ISTA, LSQR, PDHG, DataProximal, GradientDescent, Relaxed
+from priorloom.steps.equilibrium import Anderson
 
 Gaussian = Callable[..., Tensor]
 MatrixOperator = Callable[[Tensor], LinearOperator]
@@ -138,6 +139,8 @@ def test_refuses_what_it_cannot_damp(matrix: MatrixOperator, gaussian: Gaussian)
     for step in (CG(), LSQR()):
         with pytest.raises(InputError, match="expected a fixed-point iteration, got"):
             Relaxed(step)
+    with pytest.raises(InputError, match="expected the step inside an acceleration, got Anderson"):
+        Relaxed(Anderson(ISTA()))
     with pytest.raises(InputError, match="expected at least 0"):
         Relaxed(ISTA(), 0.5, after=-1)
     with pytest.raises(InputError, match="expected a step that counts its iterations"):

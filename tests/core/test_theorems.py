@@ -14,12 +14,15 @@ from priorloom.errors import DivergenceError
 from priorloom.functional import LeastSquares
 from priorloom.judgement import Judgement, facts
 from priorloom.networks import AveragedNetwork, DnCNN, RidgeNetwork
+from priorloom.networks.denoising import with_level
+from priorloom.networks.spectral import NonexpansiveBlock
 from priorloom.operator import LinearOperator
 from priorloom.plug_and_play import RED, Denoiser, ImplicitPrior
 from priorloom.regularity import Regularity
 from priorloom.solve import run
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, CGUpdate, DataProximal, GradientDescent
 from priorloom.steps.accelerated import AcceleratedDescent
+from priorloom.steps.equilibrium import Anderson
 from priorloom.steps.relaxed import Relaxed
 from priorloom.theorems import judge
 from priorloom_priors.functionals import L1
@@ -105,9 +108,32 @@ def ridge(seed: int) -> RidgeNetwork:
     return network
 
 
+class Expanded(nn.Module):
+    """1.3 times a nonexpansive network."""
+
+    def __init__(self, network: NonexpansiveBlock) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        made: Tensor = 1.3 * self.network(with_level(x.reshape(-1, 1, *SPACE.shape), sigma.reshape(-1, 1, 1, 1)))
+        return made.reshape(x.shape)
+
+    def regularity(self, sigma: float) -> Regularity:
+        return Regularity(lipschitz=1.3)
+
+
 def averaged(average: float, seed: int = 0) -> AveragedNetwork:
     torch.manual_seed(seed)
     return AveragedNetwork(False, width=4, depth=2, average=average).double()
+
+
+def shrinking(generator: torch.Generator) -> Filter:
+    """A symmetric matrix with eigenvalues between 0 and 1."""
+    values = torch.rand(SIZE, generator=generator, dtype=SPACE.dtype)
+    basis = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=generator, dtype=SPACE.dtype))[0]
+    known = Regularity(averaged=0.5, residual=1.0, gradient=True, convex=True)
+    return Filter(basis @ values.diag() @ basis.T, known)
 
 
 def last_residual(step: Step[Any], problem: Problem, n: int = 3000, tol: float = 1e-6) -> float:
@@ -132,12 +158,8 @@ DESCENTS: tuple[Steps, ...] = (
 @pytest.mark.parametrize("seed", range(2))
 def test_every_certified_iteration_arrives(seed: int) -> None:
     """Forty or more verdicts per seed on a matrix that is not injective, with linear and network denoisers."""
-    generator = torch.Generator().manual_seed(seed)
-    values = torch.rand(SIZE, generator=generator, dtype=SPACE.dtype)
-    basis = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=generator, dtype=SPACE.dtype))[0]
-    shrinking = Filter(basis @ values.diag() @ basis.T, Regularity(averaged=0.5, residual=1.0, gradient=True,
-                                                                  convex=True))  # fmt: skip
-    denoisers: list[Denoiser] = [averaged(0.5, seed), averaged(0.9, seed), shrinking, ridge(seed),
+    denoisers: list[Denoiser] = [averaged(0.5, seed), averaged(0.9, seed),
+                                 shrinking(torch.Generator().manual_seed(seed)), ridge(seed),
                                  turned(0.5, averaged=0.5), turned(1.0, averaged=1.0)]  # fmt: skip
     certified = 0
     for denoiser in denoisers:
@@ -154,6 +176,37 @@ def test_every_certified_iteration_arrives(seed: int) -> None:
                 # FISTA's and the averaged turn's rates are sublinear in the worst case
                 assert last_residual(step, problem) <= 1e-6, (type(denoiser).__name__, type(step).__name__, found)
     assert certified >= 40
+
+
+def test_fifty_random_problems_with_a_certificate_arrive() -> None:
+    """Every problem has a matrix, a denoiser and a step of its own; the scaled denoisers among them get no certificate,
+    their averaged versions do."""
+    certified = scaled = 0
+    for seed in range(70):
+        generator = torch.Generator().manual_seed(seed)
+
+        def pick(count: int, generator: torch.Generator = generator) -> int:
+            return int(torch.randint(count, (), generator=generator))
+
+        share = 0.2 + 0.75 * float(torch.rand((), generator=generator))
+        network = averaged(share, seed)
+        term = data(seed, 4 + pick(20))
+        denoiser = (network, shrinking(generator), ridge(seed), Expanded(network.network))[pick(4)]
+        steps = PLUGGED if pick(2) or not hasattr(denoiser, "potential") else DESCENTS
+        step = steps[pick(len(steps))]()
+        problem = red(denoiser, 0.1 + share, term) if steps is DESCENTS else plugged(denoiser, term)
+        found = judge(step, problem)
+        if isinstance(denoiser, Expanded):
+            scaled += 1
+            assert not found.certified
+            step, problem = ISTA(), plugged(network, term)
+            found = judge(step, problem)
+            assert found.certified
+        if found.certified:
+            certified += 1
+            assert last_residual(step, problem, n=20000, tol=9e-7) < 1e-6, (seed, step, found)
+    assert certified >= 50
+    assert scaled >= 10
 
 
 # Limits: the linear case attains them
@@ -298,6 +351,25 @@ def test_momentum_asks_for_the_prox_of_a_convex_function() -> None:
     assert not judge(Relaxed(FISTA()), plugged(proximal)).certified
 
 
+def test_anderson_acceleration_keeps_the_theorem_of_an_averaged_map() -> None:
+    for problem, step in [(plugged(averaged(0.7)), ISTA()), (plugged(identity(0.5, lipschitz=0.5)), ISTA()),
+                          (plugged(turned(1.0, averaged=1.0)), Relaxed(ISTA())),
+                          (red(averaged(0.7)), GradientDescent()), (red(averaged(0.7)), DataProximal())]:  # fmt: skip
+        assert judge(step, problem).averaged
+        found = judge(Anderson(step), problem)
+        assert found.certified
+        assert "safeguarded" in found.theorem
+        assert last_residual(Anderson(step), problem) <= 1e-6
+    descent = judge(Anderson(ISTA()), plugged(ridge(0)))
+    assert judge(ISTA(), plugged(ridge(0))).certified
+    assert not descent.certified
+    assert "averaged maps" in descent.reason
+    assert judge(Anderson(ISTA()), plugged(turned(1.0, averaged=1.0))).remedy == "damp"
+    assert "nothing is proven" in judge(Anderson(ISTA()), plugged(lambda x, sigma: x)).reason
+    assert "not positive" in judge(Anderson(ISTA(nn.Parameter(torch.tensor(-0.1)))), plugged(averaged(0.5))).reason
+    assert "Anderson" in judge(Anderson(ISTA()), Problem(data(), L1(SPACE, 0.1))).theorem
+
+
 def test_noise_levels_are_those_that_the_step_asks_for() -> None:
     """Of an implicit prior: proven below sigma = 0.5 only."""
 
@@ -328,6 +400,12 @@ def test_convex_problems_are_those_of_converges() -> None:
 def test_a_step_that_does_not_fit_the_prior_or_that_training_spoiled() -> None:
     assert "does not solve" in judge(ISTA(), red(averaged(0.5))).reason
     assert "does not solve" in judge(GradientDescent(), plugged(averaged(0.5))).reason
+    robust = Term(L1(data().K.range, 1.0), data().K)
+    assert "does not solve" in judge(DRS(), plugged(averaged(0.5), robust)).reason
+    free = Problem(data(singular=torch.zeros(SIZE, dtype=SPACE.dtype)), RED(SPACE, identity(averaged=0.0), 0.1))
+    assert judge(GradientDescent(), free).certified
+    spoiled = ImplicitPrior(SPACE, averaged(0.5), nn.Parameter(torch.tensor(-1.0)))
+    assert "not positive" in judge(ISTA(), Problem(data(), spoiled)).reason
     negative = ISTA(nn.Parameter(torch.tensor(-0.1)))
     assert "not positive" in judge(negative, plugged(averaged(0.5))).reason
 

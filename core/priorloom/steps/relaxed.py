@@ -11,6 +11,7 @@ from ..errors import InputError
 from ..problem import Problem
 from .base import S, Step
 from .douglas_rachford import DRS
+from .equilibrium import Anderson
 from .least_squares import CG, LSQR
 from .primal_dual import PDHG
 from .proximal import ISTA
@@ -48,6 +49,9 @@ class Relaxed(Step[S]):
             raise InputError("relaxation", expected="a number above 0 and at most 1", got=relaxation)
         if after < 0:
             raise InputError("iterations before the damping", expected="at least 0", got=after)
+        if isinstance(step, Anderson):
+            raise InputError("step that is damped", expected="the step inside an acceleration", got="Anderson",
+                             cure="accelerate the damped step: Anderson(Relaxed(step))")  # fmt: skip
         if isinstance(step, CG | LSQR):
             raise InputError("step that is damped", expected="a fixed-point iteration", got=type(step).__name__,
                              cure="run it as it is: it converges for every problem that it accepts")  # fmt: skip

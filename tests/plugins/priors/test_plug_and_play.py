@@ -19,6 +19,7 @@ from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise
 from priorloom.plug_and_play import RED, ImplicitPrior, Rephased
 from priorloom.regularity import Regularity
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, GradientDescent, Relaxed
+from priorloom.steps.equilibrium import Anderson
 from priorloom.trained_denoiser import TrainedDenoiser
 from priorloom_priors.denoiser_slot import RED_WEIGHT, OnParts
 from priorloom_priors.plan import STRENGTH
@@ -105,6 +106,39 @@ def test_every_method_damps_what_is_not_proven_and_says_so(modality: str, method
     x = solve(assembly, 30)
     assert bool(x.isfinite().all())
     assert not torch.equal(x, assembly.start)
+
+
+@pytest.mark.parametrize("modality", ["ct", "mri"])
+def test_the_equilibrium_is_the_fixed_point_of_proximal_gradient(modality: str) -> None:
+    case = case_of(modality)
+    found = assemble(modality, "pnp-equilibrium", uncertified="refuse", memory=4)
+    assert isinstance(found.steps, Anderson)
+    assert (found.steps.memory, type(found.steps.step)) == (4, ISTA)
+    assert found.certificate == "certified"
+    assert found.judgement is not None
+    assert "safeguarded" in found.judgement.theorem
+    plain = assemble(modality, "pnp-pgd", uncertified="refuse")
+    assert found.parameters == plain.parameters
+    fast, slow = (run(a.steps, a.problem, n=500, tol=2e-5, x0=a.start) for a in (found, plain))
+    assert fast.converged
+    assert fast.iterations < 0.7 * slow.iterations
+    t, x = found.parameters["step_size"], fast.x
+    mapped = found.problem.prior.prox(x - t * case.operator.adjoint(case.operator(x) - case.measurement), t)
+    assert float((mapped - x).norm() / x.norm()) <= 3e-5
+
+
+def test_an_equilibrium_without_a_theorem_accelerates_the_damped_step() -> None:
+    found = assemble("mri", "pnp-equilibrium", unproven, relaxation=0.4)
+    assert isinstance(found.steps, Anderson)
+    assert isinstance(found.steps.step, Relaxed)
+    assert found.steps.step.relaxation == 0.4
+    assert isinstance(found.steps.step.step, ISTA)
+    assert (found.certificate, found.parameters["damped"]) == ("empirical", True)
+    assert "not certified to converge, and so damped by 0.4: " in found.warnings[0]
+    with pytest.raises(InputError, match="expected an iteration that provably converges"):
+        assemble("mri", "pnp-equilibrium", unproven, uncertified="refuse")
+    with pytest.raises(InputError, match="memory of Anderson acceleration"):
+        assemble("mri", "pnp-equilibrium", memory=0)
 
 
 @pytest.mark.parametrize("method", ["pnp-pgd", "pnp-fista", "pnp-admm", "pnp-drs", "pnp-pdhg", "red-proximal"])
