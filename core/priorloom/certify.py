@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, PriorloomError
+from .examination import examine
 from .judgement import Judgement
 from .lipschitz import jacobian_norm
 from .networks.bounds import ConvolutionNorm, convolution_norms, layered_bounds
 from .plug_and_play import Denoiser, Rephased
-from .regularity import Regularity, regularity_of
+from .regularity import Regularity, name_of, regularity_of
 from .space import Space
 from .theorems import judge, judge_step
 from .trained_denoiser import TrainedDenoiser
@@ -169,7 +170,7 @@ def certify_denoiser(
     Raises
     ------
     InputError
-        No images, images that do not fit, or what the denoiser raises of its own.
+        No images, images that do not fit, or a denoiser that cannot be used (`examination.examine`).
     """
     if not images:
         raise InputError("images for the certificate of a denoiser", expected="at least one", got="none")
@@ -177,7 +178,7 @@ def certify_denoiser(
         space.check(image, "image for the certificate of a denoiser")
     level = torch.tensor(sigma, dtype=space.real_dtype, device=images[0].device)
     with torch.no_grad():
-        first = denoiser(images[0], level)
+        first = examine(denoiser, f"the denoiser {name_of(denoiser)}", images[0], level)
         repeats = bool((denoiser(images[0], level) == first).all())
     known = regularity_of(denoiser, sigma)
     probe = _Probe(lambda x: denoiser(x, level), space, known, iterations, seed)

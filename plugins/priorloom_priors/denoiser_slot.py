@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from priorloom import Case, Denoiser
-from priorloom.errors import InputError, PriorloomError
+from priorloom.errors import InputError
+from priorloom.examination import examine
 from priorloom.pipeline import Slot
 from priorloom.plug_and_play import Rephased
 from priorloom.regularity import Regularity, regularity_of
@@ -24,8 +25,6 @@ SAME = 1e-5
 RED_WEIGHT = 0.25
 """Of 0.12, 0.25, 0.5 and 1 the best on two slices of LIDC-IDRI-0314 and TotalSegmentator and on four simulated scans of
 the MRI training subjects (lines and points), with the shipped ridge denoisers at 0.5 to 3 times the noise."""
-
-_CURE = "choose one for complex images, or denoiser.complex_mode=real-imaginary or magnitude where it has that"
 
 
 class OnParts(nn.Module):
@@ -117,38 +116,14 @@ class Filled:
         """
         what = f"denoiser '{self.name}'"
         level = torch.as_tensor(sigma, dtype=x.real.dtype, device=x.device)
-        given = x.clone()
-        first = self._call(given, level)
-        if not isinstance(first, Tensor):
-            raise InputError(f"output of {what}", expected="a tensor", got=type(first).__name__)
-        if first.shape != x.shape or first.dtype != x.dtype:
-            raise InputError(
-                f"output of {what}", expected=f"{list(x.shape)} {x.dtype}", got=f"{list(first.shape)} {first.dtype}",
-                cure=_CURE if x.is_complex() and not first.is_complex() else None,
-            )  # fmt: skip
-        if not bool(first.isfinite().all()):
-            raise InputError(f"output of {what}", expected="finite values", got="NaN or infinite ones",
-                             cure="the denoiser is broken; try another")  # fmt: skip
-        if not torch.equal(given, x):
-            raise InputError(what, expected="the image given to it left as it was", got="one that was written into",
-                             cure="let it work on a copy: x.clone()")  # fmt: skip
-        difference, size = float((self._call(x, level) - first).abs().max()), float(first.abs().max())
+        first = examine(self.bare, what, x, level)
+        difference, size = float((self.bare(x, level) - first).abs().max()), float(first.abs().max())
         if difference > SAME * size:
             raise InputError(
                 what, expected="the same result for the same image",
                 got=f"results that differ by up to {difference:.2g} where the image is at most {size:.2g}",
                 cure="an iteration needs a deterministic denoiser: fix its seed, or put its network in evaluation mode",
             )  # fmt: skip
-
-    def _call(self, x: Tensor, sigma: Tensor) -> Tensor:
-        try:
-            return self.bare(x, sigma)
-        except Exception as error:  # whatever the library behind a denoiser raises for numbers that it does not know
-            if not x.is_complex() or isinstance(error, PriorloomError):
-                raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(f"denoiser '{self.name}' on complex images", expected="complex images to be denoised",
-                             got=reason, cure=_CURE) from error  # fmt: skip
 
 
 def fill(case: Case, slot: Slot, image: Tensor, phase: Phase) -> Filled:
