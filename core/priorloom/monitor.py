@@ -98,7 +98,6 @@ class Monitor:
         self._weighted: list[float] = []
         self._scale = 0.0
         self._floor = 0.0
-        self._way = 0.0
         # The blocks: the smallest weighted, the mean weighted and the smallest plain residual of each.
         self._low: list[float] = []
         self._mean: list[float] = []
