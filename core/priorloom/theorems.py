@@ -342,7 +342,7 @@ def _descent(strength: float, inner: str, condition: str, objective: str, dampab
         return Judgement(False, reason="nothing is proven of the x-update", remedy="solve exactly")
     if holds:
         return Judgement(True, theorem, text, reference, STATIONARY.format(objective), dampable=dampable)
-    return Judgement(False, condition=text, reason=f"{strength:.4g} is too much", remedy="shorten")
+    return Judgement(False, condition=text, reason=f"{text.partition(', ')[0]} does not hold", remedy="shorten")
 
 
 def _inexact(known: Facts, problem: Problem) -> Judgement:

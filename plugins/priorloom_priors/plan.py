@@ -93,7 +93,7 @@ class Plan:
             used["damped"] = self.relaxation < 1
             damped = judge(step, problem)
             if not damped.certified:
-                warnings = (f"not certified to converge, and so {_how(self.relaxation)}: {judgement.reason}",)
+                warnings = (f"not certified to converge, {_how(self.relaxation)}: {judgement.reason}",)
             judgement = damped
         return Assembly(
             problem, step, self.start, self.solver, {**self.chosen, **used},
@@ -196,4 +196,4 @@ def _damped(step: Step[Any], relaxation: float, after: int) -> Step[Any]:
 
 
 def _how(relaxation: float) -> str:
-    return "undamped" if relaxation == 1 else f"damped by {relaxation:g}"
+    return "and run undamped" if relaxation == 1 else f"and so damped by {relaxation:g}"
