@@ -125,7 +125,9 @@ class ModelSlot:
 
     def _cure(self, modality: str) -> str:
         assert self.registry is not None
-        names = [name for name in self.registry.names("model") if name.partition(".")[0] == modality]
+        denoisers = self.registry.names("denoiser")
+        parts = (name.partition(".") for name in self.registry.names("model"))
+        names = ["".join(p) for p in parts if p[0] == modality and p[2] not in denoisers]
         return f"set model.path=FOLDER of one you trained, or model.name; registered for {modality}: " + (
             ", ".join(names) or "none"
         )

@@ -53,6 +53,7 @@ def ridge(space: Space, *, modality: str, path: Path | None = None) -> Denoiser:
     return TrainedDenoiser(space, network.regulariser, found.name, found.noise)
 
 
+@example(path=lambda: Path(__file__).parent / "models" / "ct.drunet")
 def trained(space: Space, *, path: Path, complex_mode: ComplexMode = "joint") -> Denoiser:
     """Any denoiser that ``priorloom train`` made: dncnn, drunet, gradient-step, averaged or ridge.
 

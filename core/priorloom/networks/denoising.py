@@ -117,8 +117,8 @@ class DRUNet(DenoisingNetwork):
     zero
         Whether the network starts as the identity, or with a U-Net that makes something small.
     limit
-        The most that a channel of a pixel is changed, in units of its noise; None for no limit, where a derivative must
-        exist.
+        The most that a channel of a pixel is changed in evaluation mode, in units of its noise; None for no limit, where
+        a derivative must exist.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class DRUNet(DenoisingNetwork):
         for stage, grow in zip(reversed(self.up), reversed(self.grow), strict=True):
             made = stage(grow(made) + kept.pop())
         change: Tensor = self.tail(made)[..., :rows, :columns]
-        if self.limit is not None:
+        if self.limit is not None and not self.training:  # beyond the limit nothing would be learned
             most = self.limit * level.to(change.dtype)
             change = torch.maximum(torch.minimum(change, most), -most)
         return x + change

@@ -13,7 +13,7 @@ from ..constraints import Penalty, Positive, StepSize
 from ..dense import DenseOperator
 from ..errors import InputError
 from ..models import tensors_of
-from ..operator import LinearOperator
+from ..operator import Identity, LinearOperator
 from ..solve import run
 from ..space import Space
 from ..unrolled import Unrolled
@@ -25,7 +25,7 @@ EXTREME = 1e6
 
 def check_architecture(factory: Callable[[LinearOperator], Unrolled], *, seed: int = 0) -> list[Check]:
     """Check an architecture on a small operator on real images and on one on complex images; where it refuses both, on
-    a dense matrix.
+    the identity (denoisers) for real and complex images, or on a dense matrix.
 
     Shape, dtype and finite values; a batch equals the single images; the state dict's round trip gives the same image;
     gradients are finite and reach every parameter once all are moved from their first values (from any start); and step
@@ -41,7 +41,7 @@ def check_architecture(factory: Callable[[LinearOperator], Unrolled], *, seed: i
     checks: list[Check] = []
     refusals = []
     for label, operator in _operators(seed):
-        if checks and label == "vectors":
+        if checks and label in ("noisy images", "vectors"):
             break
         try:
             first, second = factory(operator), factory(operator)
@@ -59,6 +59,8 @@ def _operators(seed: int) -> Iterator[tuple[str, LinearOperator]]:
     generator = torch.Generator().manual_seed(seed)
     for label, dtype in (("real images", torch.float32), ("complex images", torch.complex64)):
         yield label, _Columns(torch.randn(40, 32, dtype=dtype, generator=generator) / 40**0.5, 24)
+    for label, dtype in (("noisy images", torch.float32), ("noisy complex images", torch.complex64)):
+        yield label, Identity(Space((24, 24), dtype))
     yield "vectors", DenseOperator(torch.randn(12, 20, generator=generator) / 12**0.5)
 
 

@@ -172,7 +172,7 @@ def shipped(train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Re
 
 
 def test_a_shipped_model_joins_the_default_comparison_of_its_modality(shipped):
-    assert shipped.names("model") == ("ct.learned-ista",)
+    assert "ct.learned-ista" in shipped.names("model")
     assert default_methods(shipped, "ct")[-1] == "learned-ista"
     assert "learned-ista" not in default_methods(shipped, "mri")
     got = reconstruct(ct_case(), "learned-ista", registry=shipped)

@@ -57,7 +57,5 @@ def test_a_message_names_what_a_person_wrote() -> None:
 def test_a_denoiser_is_no_reconstruction(slot: dict[str, Any]) -> None:
     registry = Registry.discover()
     place = {"path": registry.model("ct.ridge")} if "path" in slot else slot
-    with pytest.raises(
-        InputError, match=r"'ct\.ridge' in method 'learned': expected one that reconstructs, got a"
-    ):
+    with pytest.raises(InputError, match=r"'ct\.ridge' in method 'learned': expected one that reconstructs, got a"):
         ModelSlot(registry=registry, **place).card("ct")
