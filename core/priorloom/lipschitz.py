@@ -22,6 +22,7 @@ from .functional import Functional, LeastSquares
 from .operator import Identity
 from .problem import Problem
 from .steps.base import Step, at_hand, per_image
+from .steps.equilibrium import Equilibrium
 from .steps.learned import Layer, MoDL, NetworkProx, PostProcessing, VariationalNetwork
 from .steps.proximal import ISTA
 from .steps.x_update import NormalSystem, is_exact
@@ -118,6 +119,19 @@ def _(step: PostProcessing, problem: Problem) -> float | str:
     if problem.space.is_complex:
         return "the phase that is divided out depends on the image without a bound"
     return network_bound(step.network)
+
+
+@step_bound.register
+def _(step: Equilibrium, problem: Problem) -> float | str:
+    inner = step_bound(step.step, problem)
+    if isinstance(inner, str):
+        return inner
+    if inner >= 1:
+        return f"no fixed point is guaranteed for a step with the bound {inner:.3g}"
+    return (
+        f"the step contracts by {inner:.3g}: its fixed point is unique and depends on the measurement, not on the image"
+        " that the layer starts from; what is computed does, within the tolerance"
+    )
 
 
 def gradient_step_bound(step_size: float | Tensor | Relative | None, problem: Problem) -> float | str:

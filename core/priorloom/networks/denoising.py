@@ -117,8 +117,8 @@ class DRUNet(DenoisingNetwork):
     zero
         Whether the network starts as the identity, or with a U-Net that makes something small.
     limit
-        The most that a channel of a pixel is changed in evaluation mode, in units of its noise; None for no limit, where
-        a derivative must exist.
+        The most that a channel of a pixel is changed in evaluation mode, in units of its noise; None for no limit,
+        where a derivative must exist.
     """
 
     def __init__(

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from ..anderson import FixedPoint, Mixture, advance, anderson, begin
 from ..errors import InputError
-from ..lipschitz import step_bound
 from ..problem import Problem
 from ..space import Space
 from .base import State, Step
@@ -261,16 +260,3 @@ def _one_image(step: Step[Any], inner: Step[Any], problem: Problem, x0: Tensor |
 def _averaged(step: Step[Any], problem: Problem) -> bool:
     # On convex problems these are gradient and proximal steps in turn, each averaged (Bauschke and Combettes, 2017).
     return isinstance(step, ISTA | GradientDescent | DataProximal) and step.is_legal(problem)
-
-
-@step_bound.register
-def _(step: Equilibrium, problem: Problem) -> float | str:
-    inner = step_bound(step.step, problem)
-    if isinstance(inner, str):
-        return inner
-    if inner >= 1:
-        return f"no fixed point is guaranteed for a step with the bound {inner:.3g}"
-    return (
-        f"the step contracts by {inner:.3g}: its fixed point is unique and depends on the measurement, not on the image"
-        " that the layer starts from; what is computed does, within the tolerance"
-    )
