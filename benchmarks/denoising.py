@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from priorloom import Denoiser, Modality, Registry, Space
+from priorloom.errors import InputError
 from priorloom.metrics import metrics
 from priorloom.plug_and_play import Rephased
 from priorloom.steps.learned import smooth_phase
@@ -85,7 +86,10 @@ def _table(registry: Registry, modality: Modality, data: Path, count: int, folde
             print(f"| {name} | no weights: --{modality.name}-{name} FOLDER | | | |")
             continue
         path = registry.model(f"{modality.name}.{name}") if folder is None else folder
-        row = _row(modality, held_out, registry.denoiser("trained", space, path=path))
+        try:
+            row = _row(modality, held_out, registry.denoiser("trained", space, path=path))
+        except InputError as error:  # it does not know so much noise
+            row = f"{error} | | |"
         print(f"| {name} (trained) | | {row}", flush=True)
 
 
