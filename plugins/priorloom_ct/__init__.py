@@ -11,8 +11,11 @@ from priorloom.hooks import Factory, hookimpl
 def priorloom_operators() -> Mapping[str, Factory]:
     """Forward operators."""
     return {
+        "ct.conebeam3d": "priorloom_ct.operators3d:conebeam3d",
         "ct.fanbeam2d": "priorloom_ct.operators:fanbeam2d",
+        "ct.helical3d": "priorloom_ct.operators3d:helical3d",
         "ct.parallel2d": "priorloom_ct.operators:parallel2d",
+        "ct.parallel3d": "priorloom_ct.operators3d:parallel3d",
     }
 
 

@@ -1,0 +1,185 @@
+"""Compiled loops of the cone-beam transform, of its transpose, and of voxel-driven backprojection and its transpose.
+
+Inside, z comes last: volumes are ``[rows, columns, slices]`` and views ``[views, detector columns, detector rows]``. A
+detector column sees a plane that contains the direction of z. For each of its steps the two columns of voxels beside it
+are first mixed into one line along z, on which the samples of all detector rows are equally spaced (Joseph, IEEE Trans.
+Med. Imaging 1, 1982, one axis after the other). Transposes have the same weights, in the opposite direction.
+
+Every kernel works on a piece of its output and writes nowhere else; the order of its sums does not depend on the
+pieces.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from .geometry3d import Rays
+
+_compiled = numba.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+
+_PAD = 2
+"""Zeros beside a line: one for the interpolation at its ends, one for the rounding of positions."""
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _samples(start: float, step: float, length: int, count: int) -> tuple[int, int]:
+    """The k in ``range(count)`` for which ``start + step k`` is within ``(-1, length)``, as first and last + 1."""
+    first = max(0, math.ceil((-1 - start) / step))
+    last = min(count, math.floor((length - start) / step) + 1)
+    return first, last
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _span(start: float, step: float, first: int, last: int, length: int) -> tuple[int, int]:
+    """The part of a line that these samples touch, generously, as first and last + 1."""
+    return max(0, int(start + step * first) - 1), min(length, int(start + step * (last - 1)) + 3)
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _neighbours(place: float, low: int, high: int) -> tuple[int, int, float, float]:
+    """Indices in ``[low, high)`` and weights of linear interpolation; the weight is zero for an index outside of it."""
+    left = math.floor(place)
+    share = place - left
+    a, b, weight_a, weight_b = left, left + 1, 1 - share, share
+    if a < low or a >= high:
+        a, weight_a = low, 0.0
+    if b < low or b >= high:
+        b, weight_b = low, 0.0
+    return a, b, weight_a, weight_b
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _mix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
+    """``line = weight_a a + weight_b b`` on a span."""
+    for k in range(low, high):
+        line[_PAD + k] = weight_a * a[k] + weight_b * b[k]
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _unmix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
+    """Transpose of _mix; leaves the line zero."""
+    for k in range(low, high):
+        a[k] += weight_a * line[_PAD + k]
+    for k in range(low, high):
+        b[k] += weight_b * line[_PAD + k]
+    for k in range(low - _PAD, high + _PAD):
+        line[_PAD + k] = 0
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _read(out: Any, line: Any, start: Any, step: Any, first: int, last: int) -> None:
+    """``out[k] += line(start + step k)``, interpolated linearly."""
+    one = line.dtype.type(1)
+    for k in range(first, last):
+        at = start + step * k
+        left = np.int32(at)
+        share = at - left
+        out[k] += (one - share) * line[left] + share * line[left + 1]
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def _write(line: Any, values: Any, start: Any, step: Any, first: int, last: int) -> None:
+    """Transpose of _read."""
+    one = line.dtype.type(1)
+    for k in range(first, last):
+        at = start + step * k
+        left = np.int32(at)
+        share = at - left
+        line[left] += (one - share) * values[k]
+        line[left + 1] += share * values[k]
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def project(
+    volume: Any, views: Any, rays: Rays, slant: Any, height: Any, row: float, row_step: float, first: int, last: int
+) -> None:
+    """Line integrals of the volume in the views ``[first, last)``.
+
+    Parameters
+    ----------
+    volume, views
+        Input and output.
+    rays
+        The rays seen along z.
+    slant
+        Factor of their lengths, ``[detector columns, detector rows]``.
+    height
+        The source's z in every view, in slices.
+    row, row_step
+        z of the first detector row relative to the source, and the distance of rows, in slices.
+    first, last
+        The views.
+    """
+    rows, columns, slices = volume.shape
+    real = volume.dtype.type
+    line = np.zeros(slices + 2 * _PAD, volume.dtype)
+    for view in range(first, last):
+        for column in range(views.shape[1]):
+            out = views[view, column]
+            out[:] = 0
+            steep = rays.along_rows[view, column]
+            for j in range(rays.first[view, column], rays.last[view, column]):
+                depth = rays.depth[view, column] + rays.depth_step[view, column] * j
+                start, step = height[view] + depth * row, depth * row_step
+                k, stop = _samples(start, step, slices, views.shape[2])
+                if k >= stop:
+                    continue
+                low, high = _span(start, step, k, stop, slices)
+                place = rays.place[view, column] + rays.slope[view, column] * j
+                a, b, weight_a, weight_b = _neighbours(place, 0, columns if steep else rows)
+                if steep:
+                    _mix(line, volume[j, a], volume[j, b], real(weight_a), real(weight_b), low, high)
+                else:
+                    _mix(line, volume[a, j], volume[b, j], real(weight_a), real(weight_b), low, high)
+                _read(out, line, real(start + _PAD), real(step), k, stop)
+            for k in range(views.shape[2]):
+                out[k] *= real(rays.length[view, column]) * slant[column, k]
+
+
+@_compiled  # type: ignore[untyped-decorator]
+def project_transposed(
+    volume: Any, views: Any, rays: Rays, slant: Any, height: Any, row: float, row_step: float, first: int, last: int
+) -> None:
+    """Transpose of ``project``, in the rows ``[first, last)`` of the volume; parameters alike."""
+    _, columns, slices = volume.shape
+    real = volume.dtype.type
+    line = np.zeros(slices + 2 * _PAD, volume.dtype)
+    values = np.empty(views.shape[2], volume.dtype)
+    volume[first:last] = 0
+    for view in range(views.shape[0]):
+        for column in range(views.shape[1]):
+            steep = rays.along_rows[view, column]
+            place, slope = rays.place[view, column], rays.slope[view, column]
+            begin, end = rays.first[view, column], rays.last[view, column]
+            if steep:
+                begin, end = max(begin, first), min(end, last)
+            elif abs(slope) > 1e-12:  # the steps that reach into these rows, and one more
+                one, other = (first - 1 - place) / slope, (last - place) / slope
+                begin = max(begin, math.floor(min(max(min(one, other), -1.0), 2.0**30)))
+                end = min(end, math.ceil(max(min(max(one, other), 2.0**30), -1.0)) + 1)
+            if begin >= end:
+                continue
+            for k in range(views.shape[2]):
+                values[k] = views[view, column, k] * (real(rays.length[view, column]) * slant[column, k])
+            for j in range(begin, end):
+                if steep:
+                    a, b, weight_a, weight_b = _neighbours(place + slope * j, 0, columns)
+                else:
+                    a, b, weight_a, weight_b = _neighbours(place + slope * j, first, last)
+                if weight_a == 0 and weight_b == 0:
+                    continue
+                depth = rays.depth[view, column] + rays.depth_step[view, column] * j
+                start, step = height[view] + depth * row, depth * row_step
+                k, stop = _samples(start, step, slices, views.shape[2])
+                if k >= stop:
+                    continue
+                low, high = _span(start, step, k, stop, slices)
+                _write(line, values, real(start + _PAD), real(step), k, stop)
+                if steep:
+                    _unmix(line, volume[j, a], volume[j, b], real(weight_a), real(weight_b), low, high)
+                else:
+                    _unmix(line, volume[a, j], volume[b, j], real(weight_a), real(weight_b), low, high)

@@ -1,0 +1,305 @@
+"""The ray transform of volumes: slices in parallel beams, cone beams on circles and helices."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from priorloom.errors import InputError
+from priorloom.hooks import example
+from priorloom.memory import require_memory
+from priorloom.operator import LinearOperator
+from priorloom.space import Space
+
+from .backends import backend
+from .geometry import SENSIBLE
+from .geometry3d import COPIES, ConeGeometry, cone_geometry
+from .operators import RayTransform, parallel2d
+from .threads import spread
+
+
+class SliceTransform(LinearOperator):
+    """The same 2D operator on every slice: ``[..., slices, rows, columns]`` to ``[..., slices, views, detectors]``.
+
+    Parameters
+    ----------
+    plane
+        The operator on one slice; the slices are a batch to it.
+    slices
+        Their number.
+    """
+
+    def __init__(self, plane: RayTransform, slices: int) -> None:
+        super().__init__(
+            Space((slices, *plane.domain.shape), plane.domain.dtype),
+            Space((slices, *plane.range.shape), plane.range.dtype),
+        )
+        self.plane = plane
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.plane._forward(x)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self.plane._adjoint(y)
+
+    def _pseudo_inverse(self, y: Tensor) -> Tensor:
+        return self.plane.pseudo_inverse(y)
+
+    def norm_bounds(self, tolerance: float = 1e-3) -> tuple[float, float]:
+        """That of one slice."""
+        return self.plane.norm_bounds(tolerance)
+
+
+class ConeTransform(LinearOperator):
+    """Line integrals: ``[..., slices, rows, columns]`` in 1/mm to ``[..., views, detector rows, detector columns]``.
+
+    Joseph's interpolation, computed in every application from the geometry; the adjoint is its exact transpose. On the
+    CPU it runs on torch's number of threads, one volume of a batch after the other.
+
+    Parameters
+    ----------
+    geometry
+        The scan.
+    """
+
+    def __init__(self, geometry: ConeGeometry) -> None:
+        super().__init__(Space(geometry.image_shape), Space(geometry.range_shape))
+        self.geometry = geometry
+        # Tells the device.
+        self.register_buffer("angles", torch.from_numpy(geometry.angles).float(), persistent=False)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return self._each(x, self.domain, self.range, adjoint=False)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        return self._each(y, self.range, self.domain, adjoint=True)
+
+    def _each(self, x: Tensor, source: Space, target: Space, adjoint: bool) -> Tensor:
+        batch = source.batch_shape(x)
+        entries = math.prod(batch) * target.size + COPIES * (source.size + target.size)
+        require_memory("a batch of cone-beam transforms", x.element_size() * entries, "use a smaller batch")
+        y = x.new_empty(*batch, *target.shape)
+        for one, out in zip(x.detach().reshape(-1, *source.shape), y.view(-1, *target.shape), strict=True):
+            if adjoint:
+                volume = torch.empty(self._inside, dtype=x.dtype)
+                self._run(volume, one.transpose(1, 2).contiguous(), adjoint=True)
+                out.copy_(volume.permute(2, 0, 1))
+            else:
+                views, rows, columns = target.shape
+                result = torch.empty((views, columns, rows), dtype=x.dtype)
+                self._run(one.permute(1, 2, 0).contiguous(), result, adjoint=False)
+                out.copy_(result.transpose(1, 2))
+        return y
+
+    @property
+    def _inside(self) -> tuple[int, int, int]:
+        slices, rows, columns = self.domain.shape
+        return rows, columns, slices
+
+    def _run(self, volume: Tensor, views: Tensor, adjoint: bool) -> None:
+        """One volume ``[rows, columns, slices]`` and its views ``[views, detector columns, detector rows]``."""
+        kernels, scan = compiled_kernels(), self.geometry
+        thickness, rays = scan.slice_thickness, scan.rays
+        arrays, slant = (volume.numpy(), views.numpy()), scan.slant.astype(volume.numpy().dtype)
+        height = (scan.source_z - scan.z[0]) / thickness
+        row, step = float(scan.row_positions[0]) / thickness, scan.row_pitch / thickness
+        kernel, count = (kernels.project_transposed, volume.shape[0]) if adjoint else (kernels.project, views.shape[0])
+        spread(lambda first, last: kernel(*arrays, rays, slant, height, row, step, first, last), count)
+
+    def extra_repr(self) -> str:
+        """Path of the source and sizes."""
+        path = f"helix of pitch {self.geometry.pitch:g} mm" if self.geometry.pitch else "circle"
+        return f"cone beam on a {path}, volume {self.domain.shape}, measurement {self.range.shape}"
+
+
+def compiled_kernels() -> Any:
+    """The module of compiled loops; imported late, because numba takes half a second."""
+    backend("numba", "the cone-beam transform on the CPU")
+    return backend("priorloom_ct.kernels3d", "the cone-beam transform on the CPU")
+
+
+@example(image_shape=(3, 14, 12), views=9)
+def parallel3d(
+    *,
+    image_shape: tuple[int, int, int],
+    pixel_size: float = 1.0,
+    views: int | None = None,
+    angles_deg: tuple[float, ...] | None = None,
+    arc_deg: float = 180.0,
+    detectors: int | None = None,
+    detector_pitch: float | None = None,
+    offset: float = 0.0,
+) -> SliceTransform:
+    """The ray transform of a stack of slices in parallel beams, one detector row for each slice.
+
+    Parameters
+    ----------
+    image_shape
+        Slices, rows and columns of the volume.
+    pixel_size
+        Side of a pixel in mm.
+    views
+        Number of views, spread evenly over ``[0, arc_deg)``; as many as resolve a slice when absent.
+    angles_deg
+        The view angles in degrees instead.
+    arc_deg
+        The arc of `views` in degrees, without its end point.
+    detectors
+        Number of detector elements in a row; as many as cover a slice's diagonal when absent.
+    detector_pitch
+        Their spacing in mm; the pixel size when absent.
+    offset
+        Shift of the rotation axis on the detector from the detector's centre, in mm towards higher elements.
+
+    Raises
+    ------
+    InputError
+        For a parameter without meaning.
+    """
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise InputError(
+            "image_shape", expected="three positive integers (slices, rows, columns)", got=tuple(image_shape)
+        )
+    plane = parallel2d(
+        image_shape=image_shape[1:], pixel_size=pixel_size, views=views, angles_deg=angles_deg, arc_deg=arc_deg,
+        detectors=detectors, detector_pitch=detector_pitch, offset=offset,
+    )  # fmt: skip
+    return SliceTransform(plane, image_shape[0])
+
+
+@example(image_shape=(6, 8, 7), views=7, source_to_axis=40.0, axis_to_detector=20.0, detector_shape=(7, 11))
+def conebeam3d(
+    *,
+    image_shape: tuple[int, int, int],
+    source_to_axis: float,
+    axis_to_detector: float,
+    pixel_size: float = 1.0,
+    slice_thickness: float | None = None,
+    views: int | None = None,
+    angles_deg: tuple[float, ...] | None = None,
+    arc_deg: float = 360.0,
+    detector_shape: tuple[int, int] | None = None,
+    detector_pitch: float | None = None,
+    row_pitch: float | None = None,
+    offset: float = 0.0,
+    row_offset: float = 0.0,
+) -> ConeTransform:
+    """The ray transform of a cone-beam scan on a circle, with a flat detector.
+
+    Parameters
+    ----------
+    image_shape
+        Slices, rows and columns of the volume.
+    source_to_axis, axis_to_detector
+        Distances from the rotation axis to the source and to the detector, in mm.
+    pixel_size
+        Side of a pixel in mm.
+    slice_thickness
+        Distance of the slices in mm; the pixel size when absent.
+    views
+        Number of views, spread evenly over ``[0, arc_deg)``; as many as resolve a slice when absent.
+    angles_deg
+        The view angles in degrees instead.
+    arc_deg
+        The arc of `views` in degrees, without its end point.
+    detector_shape
+        Rows and columns of the detector; as many as the volume's shadow needs when absent.
+    detector_pitch
+        Spacing of the detector's columns in mm on the detector; the magnified pixel size when absent.
+    row_pitch
+        Spacing of its rows; that of the columns when absent.
+    offset
+        Shift of the projected rotation axis from the detector's centre, in mm on the detector towards higher columns.
+    row_offset
+        Shift of the source's plane from the detector's centre, in mm on the detector towards higher rows.
+
+    Raises
+    ------
+    InputError
+        For a parameter without meaning, a source inside the volume's cylinder, rays too steep for the slices, or sizes
+        beyond the memory.
+    """
+    return ConeTransform(
+        cone_geometry(
+            image_shape, pixel_size, slice_thickness, views, angles_deg, arc_deg, detector_shape, detector_pitch,
+            row_pitch, offset, row_offset, source_to_axis, axis_to_detector,
+        )
+    )  # fmt: skip
+
+
+@example(
+    image_shape=(9, 8, 7), views=15, source_to_axis=40.0, axis_to_detector=20.0, detector_shape=(4, 11), pitch=4.0,
+    arc_deg=720.0,
+)  # fmt: skip
+def helical3d(
+    *,
+    image_shape: tuple[int, int, int],
+    source_to_axis: float,
+    axis_to_detector: float,
+    pitch: float,
+    pixel_size: float = 1.0,
+    slice_thickness: float | None = None,
+    views: int | None = None,
+    angles_deg: tuple[float, ...] | None = None,
+    arc_deg: float | None = None,
+    detector_shape: tuple[int, int] | None = None,
+    detector_pitch: float | None = None,
+    row_pitch: float | None = None,
+    offset: float = 0.0,
+    row_offset: float = 0.0,
+    start_z: float | None = None,
+) -> ConeTransform:
+    """The ray transform of a helical cone-beam scan with a flat detector.
+
+    Parameters
+    ----------
+    image_shape
+        Slices, rows and columns of the volume.
+    source_to_axis, axis_to_detector
+        Distances from the rotation axis to the source and to the detector, in mm.
+    pitch
+        Rise of source and detector in a turn (counter-clockwise), in mm at the axis; negative for a left-handed helix.
+    pixel_size
+        Side of a pixel in mm.
+    slice_thickness
+        Distance of the slices in mm; the pixel size when absent.
+    views
+        Number of views in all turns, spread evenly over ``[0, arc_deg)``; as many as resolve a slice when absent.
+    angles_deg
+        The view angles in degrees instead, beyond 360 in further turns.
+    arc_deg
+        The arc of `views` in degrees; when absent, as long as the source needs from the lowest slice to the highest,
+        and one turn more.
+    detector_shape
+        Rows and columns of the detector; as many as one and a half turns' rise in the volume's shadow need when absent.
+    detector_pitch
+        Spacing of the detector's columns in mm on the detector; the magnified pixel size when absent.
+    row_pitch
+        Spacing of its rows; that of the columns when absent.
+    offset
+        Shift of the projected rotation axis from the detector's centre, in mm on the detector towards higher columns.
+    row_offset
+        Shift of the source's plane from the detector's centre, in mm on the detector towards higher rows.
+    start_z
+        Height of the source at the angle zero in mm; when absent, the helix is centred on the volume.
+
+    Raises
+    ------
+    InputError
+        For a parameter without meaning, a source inside the volume's cylinder, rays too steep for the slices, or sizes
+        beyond the memory.
+    """
+    if not (math.isfinite(pitch) and abs(pitch) >= SENSIBLE[0]):
+        raise InputError("pitch", expected="a rise per turn in mm, not zero", got=pitch, cure="use ct.conebeam3d")
+    if arc_deg is None:
+        thickness = pixel_size if slice_thickness is None else slice_thickness
+        arc_deg = 360 * (1 + image_shape[0] * thickness / abs(pitch))
+    return ConeTransform(
+        cone_geometry(
+            image_shape, pixel_size, slice_thickness, views, angles_deg, arc_deg, detector_shape, detector_pitch,
+            row_pitch, offset, row_offset, source_to_axis, axis_to_detector, pitch, start_z,
+        )
+    )  # fmt: skip
