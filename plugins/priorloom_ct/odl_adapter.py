@@ -1,4 +1,4 @@
-"""Any linear ODL operator as a LinearOperator."""
+"""Any linear ODL operator as a LinearOperator, and back."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from priorloom.adapters import GAP_LIMIT, adjoint_gap
 from priorloom.errors import InputError
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
 from .backends import backend
+from .odl_pickle import Shared
 
 
 class OdlOperator(LinearOperator):
@@ -33,9 +35,13 @@ class OdlOperator(LinearOperator):
 
     def __init__(self, operator: Any) -> None:
         super().__init__(_space(operator.domain), _space(operator.range))
-        self.odl_operator = operator
-        self.odl_adjoint = operator.adjoint
+        self._shared = Shared(operator)
         self._domain_weight, self._range_weight = _weight(operator.domain), _weight(operator.range)
+
+    @property
+    def odl_operator(self) -> Any:
+        """The ODL operator itself."""
+        return self._shared.value
 
     def _forward(self, x: Tensor) -> Tensor:
         images = (self.odl_operator(element).asarray() for element in self._elements(x, self.domain, 1.0))
@@ -43,13 +49,14 @@ class OdlOperator(LinearOperator):
 
     def _adjoint(self, y: Tensor) -> Tensor:
         elements = self._elements(y, self.range, self._range_weight, of_range=True)
-        images = (self._domain_weight * self.odl_adjoint(element).asarray() for element in elements)
+        adjoint = self.odl_operator.adjoint
+        images = (self._domain_weight * adjoint(element).asarray() for element in elements)
         return self._batch(images, y, self.range, self.domain)
 
     def _elements(self, x: Tensor, space: Space, weight: Any, of_range: bool = False) -> Any:
         home = self.odl_operator.range if of_range else self.odl_operator.domain
         dtype = _dtype(home)
-        for one in x.detach().reshape(-1, *space.shape).cpu().numpy():
+        for one in x.detach().resolve_conj().reshape(-1, *space.shape).cpu().numpy():
             yield home.element((one / weight).astype(dtype))
 
     @staticmethod
@@ -95,8 +102,8 @@ def from_odl(operator: Any) -> OdlOperator:
         name = type(operator).__name__
         raise InputError("operator for from_odl", expected="an operator with an adjoint", got=name) from None
     result = _wrap(operator)
-    gap = _adjoint_gap(result)
-    if not gap < 1e-3:
+    gap = adjoint_gap(result)
+    if not gap < GAP_LIMIT:
         name = type(operator).__name__
         raise InputError(
             f"adjoint of the odl operator {name}", expected="that of its inner products", got=f"gap {gap:.2g}"
@@ -111,13 +118,45 @@ def _wrap(operator: Any) -> OdlOperator:
     return DoubleOdlOperator(operator) if double else OdlOperator(operator)
 
 
-def _adjoint_gap(A: OdlOperator) -> float:
-    """``|<Ax, y> - <x, A^H y>| / (|Ax| |y|)`` for one random pair (real parts, where one of the spaces is real)."""
-    generator = torch.Generator().manual_seed(0)
-    x, y = A.domain.random(generator), A.range.random(generator)
-    image = A(x)
-    gap = (A.range.inner(image, y).real - A.domain.inner(x, A.adjoint(y)).real).abs()
-    return float(gap / (A.range.norm(image) * A.range.norm(y)).clamp_min(1e-30))
+def to_odl(A: LinearOperator, domain: Any = None, range: Any = None) -> Any:
+    """`A` as an ``odl.Operator`` with its adjoint, for ODL's solvers and algebra.
+
+    It computes in A's own precision, without a graph for gradients. ODL's adjoint belongs to the weighted inner
+    products of its spaces: ``A* = W_domain^-1 A^H W_range`` with their diagonal weights W.
+
+    Parameters
+    ----------
+    A
+        The operator. What it holds is shared, not copied.
+    domain, range
+        ODL spaces of A's shapes and dtypes, such as ``odl.uniform_discr``; ``odl.rn`` or ``odl.cn`` when absent.
+
+    Raises
+    ------
+    InputError
+        For anything that is not a LinearOperator, or a space of another shape or dtype.
+    PluginError
+        When odl is not installed.
+    """
+    odl = backend("odl", "the ODL adapter")
+    if not isinstance(A, LinearOperator):
+        raise InputError("operator for to_odl", expected="a LinearOperator", got=type(A).__name__)
+    from .odl_view import OdlView
+
+    domain, range = _home(odl, A.domain, domain, "domain"), _home(odl, A.range, range, "range")
+    return OdlView(A, domain, range, (_weight(domain), _weight(range)), is_adjoint=False)
+
+
+def _home(odl: Any, space: Space, given: Any, what: str) -> Any:
+    if given is None:
+        dtype = str(space.dtype).removeprefix("torch.")
+        return (odl.cn if space.is_complex else odl.rn)(space.shape, dtype=dtype)
+    if _space(given) != space:
+        raise InputError(
+            f"{what} for to_odl", expected=f"a space of shape {list(space.shape)} and {space.dtype}",
+            got=f"shape {list(given.shape)} and {_dtype(given)}",
+        )  # fmt: skip
+    return given
 
 
 def _is_product(space: Any) -> bool:

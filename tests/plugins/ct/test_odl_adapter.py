@@ -11,8 +11,12 @@ import odl.applications.tomo as tomo
 import pytest
 import torch
 
+from priorloom.dense import DenseOperator
 from priorloom.errors import InputError
-from priorloom_ct.odl_adapter import from_odl
+from priorloom.operator import Gradient
+from priorloom.space import Space
+from priorloom.testing import check_operator
+from priorloom_ct.odl_adapter import from_odl, to_odl
 from priorloom_ct.operators import fanbeam2d, parallel2d
 
 
@@ -100,3 +104,60 @@ def test_an_adjoint_that_ignores_the_weights_is_refused() -> None:
         from_odl(weighted)
     right = odl.IdentityOperator(odl.rn(3, weighting=[1.0, 2.0, 3.0]))
     torch.testing.assert_close(from_odl(right).adjoint(torch.ones(3).double()), torch.ones(3).double())
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name != "fan rays"])  # its geometry does not pickle
+def test_the_kit_runs_on_odls_operators(name: str) -> None:
+    assert check_operator(from_odl(OPERATORS[name]()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128])
+def test_ours_in_odl_and_back_is_the_same(dtype: torch.dtype, generator: torch.Generator) -> None:
+    A = Gradient(Space((5, 4), dtype))
+    B = to_odl(A)
+    assert B.is_linear
+    assert np.dtype(B.domain.dtype) == np.dtype(str(dtype).removeprefix("torch."))
+    again = from_odl(B)
+    assert (again.domain, again.range) == (A.domain, A.range)
+    x, y = A.domain.random(generator, (2,)), A.range.random(generator, (2,))
+    torch.testing.assert_close(again(x), A(x))
+    torch.testing.assert_close(again.adjoint(y), A.adjoint(y))
+    torch.testing.assert_close(again.adjoint(y.conj()), A.adjoint(y.conj()))
+
+
+def test_the_adjoint_in_odl_is_that_of_its_inner_products() -> None:
+    A = DenseOperator(torch.from_numpy(MATRIX))
+    domain, range_ = odl.uniform_discr(0, 1, 3), odl.rn(2, weighting=[1.0, 5.0])
+    B = to_odl(A, domain, range_)
+    x, y = domain.element([1.0, -2.0, 0.5]), range_.element([0.3, 2.0])
+    np.testing.assert_allclose(B(x).asarray(), MATRIX @ x.asarray())
+    assert B(x).inner(y) == pytest.approx(x.inner(B.adjoint(y)), rel=1e-12)
+    assert B(x).inner(y) != pytest.approx(x.inner(domain.element(MATRIX.T @ y.asarray())), rel=1e-2)
+    torch.testing.assert_close(from_odl(B).adjoint(torch.eye(2).double()), torch.from_numpy(MATRIX))
+
+
+def test_odl_solves_with_ours() -> None:
+    A = parallel2d(image_shape=(12, 12), views=24)
+    space = odl.uniform_discr([-6, -6], [6, 6], (12, 12), dtype="float32")
+    B = to_odl(A, domain=space)
+    truth = torch.zeros(12, 12)
+    truth[3:8, 4:10] = 1.0
+    sinogram = B.range.element(A(truth).numpy())
+    x = space.zero()
+    odl.solvers.conjugate_gradient_normal(B, x, sinogram, niter=60)
+    assert np.linalg.norm(B(x).asarray() - sinogram.asarray()) < 1e-3 * np.linalg.norm(sinogram.asarray())
+    np.testing.assert_allclose(x.asarray(), truth.numpy(), atol=0.1)
+    step = 0.9 / A.norm()
+    u, data = space.zero(), odl.functionals.L2NormSquared(B.range).translated(sinogram)
+    odl.solvers.pdhg(u, odl.functionals.IndicatorNonnegativity(space), data, B, niter=400, tau=step, sigma=step)
+    np.testing.assert_allclose(u.asarray(), truth.numpy(), atol=0.1)
+
+
+def test_what_does_not_fit_is_refused_by_to_odl() -> None:
+    A = Gradient(Space((5, 4)))
+    with pytest.raises(InputError, match="operator for to_odl: expected a LinearOperator, got Identity"):
+        to_odl(odl.IdentityOperator(odl.rn(2)))
+    with pytest.raises(
+        InputError, match=r"domain for to_odl: expected a space of shape \[5, 4\] and torch.float32, got"
+    ):
+        to_odl(A, domain=odl.rn((5, 4)))
