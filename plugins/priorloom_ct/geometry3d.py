@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from priorloom.errors import InputError
 from priorloom.memory import require_memory
 
+from .backends import backend
 from .geometry import SENSIBLE, SIZE_LIMIT, FloatArray, Geometry, scan_geometry
 
 COPIES = 3
@@ -45,6 +46,27 @@ class Rays(NamedTuple):
     first: npt.NDArray[np.int32]
     last: npt.NDArray[np.int32]
     length: FloatArray
+
+
+class Shadows(NamedTuple):
+    """What a point's shadow follows from.
+
+    A point s along the detector and z over the source, at t times the distance of the axis from the source, is seen at
+    the column ``column + columns_per_mm s / t`` and at the row ``row + rows_per_mm z / t``. ``distance`` is that of the
+    axis from the source, ``height`` the source's z. Slices count for ``first <= slice < last`` in a view.
+    """
+
+    cos: FloatArray
+    sin: FloatArray
+    height: FloatArray
+    first: npt.NDArray[np.int32]
+    last: npt.NDArray[np.int32]
+    distance: float
+    column: float
+    columns_per_mm: float
+    row: float
+    rows_per_mm: float
+    rows_per_slice: float
 
 
 @dataclass(frozen=True)
@@ -146,6 +168,19 @@ class ConeGeometry:
             np.hypot(u, reach) / np.abs(step),
         )  # fmt: skip
 
+    def shadows(self, window: FloatArray) -> Shadows:
+        """How points are seen in the views; slices count where their `window`, ``[views, slices]``, is not zero."""
+        plane = self.plane
+        seen = window != 0
+        first = np.where(seen.any(1), seen.argmax(1), self.slices)
+        last = self.slices - seen[:, ::-1].argmax(1)
+        across, along = plane.magnification / plane.detector_pitch, plane.magnification / self.row_pitch
+        return Shadows(
+            np.cos(self.angles), np.sin(self.angles), self.source_z, first.astype(np.int32), last.astype(np.int32),
+            plane.source_to_axis, -float(plane.detector_positions[0]) / plane.detector_pitch, across,
+            -float(self.row_positions[0]) / self.row_pitch, along, along * self.slice_thickness,
+        )  # fmt: skip
+
     @property
     def slant(self) -> FloatArray:
         """Length of a ray over its length seen along the axis, ``[detector columns, detector rows]``."""
@@ -237,3 +272,9 @@ def _check_steepness(geometry: ConeGeometry) -> None:
             got=f"{rise:.2g} slices, a cone angle of {math.degrees(math.atan(tangent)):.0f} degrees",
             cure="use fewer detector rows, thicker slices or a larger source_to_axis",
         )  # fmt: skip
+
+
+def compiled_kernels(purpose: str) -> Any:
+    """The module of compiled loops; imported late, because numba takes half a second."""
+    backend("numba", purpose)
+    return backend("priorloom_ct.kernels3d", purpose)

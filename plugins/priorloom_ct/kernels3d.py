@@ -17,7 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .geometry3d import Rays
+from .geometry3d import Rays, Shadows
 
 _compiled = numba.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 
@@ -25,7 +25,7 @@ _PAD = 2
 """Zeros beside a line: one for the interpolation at its ends, one for the rounding of positions."""
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _samples(start: float, step: float, length: int, count: int) -> tuple[int, int]:
     """The k in ``range(count)`` for which ``start + step k`` is within ``(-1, length)``, as first and last + 1."""
     first = max(0, math.ceil((-1 - start) / step))
@@ -33,13 +33,13 @@ def _samples(start: float, step: float, length: int, count: int) -> tuple[int, i
     return first, last
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _span(start: float, step: float, first: int, last: int, length: int) -> tuple[int, int]:
     """The part of a line that these samples touch, generously, as first and last + 1."""
     return max(0, int(start + step * first) - 1), min(length, int(start + step * (last - 1)) + 3)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _neighbours(place: float, low: int, high: int) -> tuple[int, int, float, float]:
     """Indices in ``[low, high)`` and weights of linear interpolation; the weight is zero for an index outside of it."""
     left = math.floor(place)
@@ -52,14 +52,14 @@ def _neighbours(place: float, low: int, high: int) -> tuple[int, int, float, flo
     return a, b, weight_a, weight_b
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _mix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
     """``line = weight_a a + weight_b b`` on a span."""
     for k in range(low, high):
         line[_PAD + k] = weight_a * a[k] + weight_b * b[k]
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _unmix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
     """Transpose of _mix; leaves the line zero."""
     for k in range(low, high):
@@ -70,7 +70,7 @@ def _unmix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, hi
         line[_PAD + k] = 0
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _read(out: Any, line: Any, start: Any, step: Any, first: int, last: int) -> None:
     """``out[k] += line(start + step k)``, interpolated linearly."""
     one = line.dtype.type(1)
@@ -81,7 +81,7 @@ def _read(out: Any, line: Any, start: Any, step: Any, first: int, last: int) -> 
         out[k] += (one - share) * line[left] + share * line[left + 1]
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _write(line: Any, values: Any, start: Any, step: Any, first: int, last: int) -> None:
     """Transpose of _read."""
     one = line.dtype.type(1)
@@ -93,7 +93,7 @@ def _write(line: Any, values: Any, start: Any, step: Any, first: int, last: int)
         line[left + 1] += share * values[k]
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def project(
     volume: Any, views: Any, rays: Rays, slant: Any, height: Any, row: float, row_step: float, first: int, last: int
 ) -> None:
@@ -140,7 +140,7 @@ def project(
                 out[k] *= real(rays.length[view, column]) * slant[column, k]
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def project_transposed(
     volume: Any, views: Any, rays: Rays, slant: Any, height: Any, row: float, row_step: float, first: int, last: int
 ) -> None:
@@ -183,3 +183,86 @@ def project_transposed(
                     _unmix(line, volume[j, a], volume[j, b], real(weight_a), real(weight_b), low, high)
                 else:
                     _unmix(line, volume[a, j], volume[b, j], real(weight_a), real(weight_b), low, high)
+
+
+@_compiled
+def _shadow(scan: Shadows, view: int, x: float, y: float, bottom: float) -> tuple[float, float, float, float]:
+    """Where a column of voxels throws its shadow: detector column, row of slice 0, rows per slice, ``D / (D + d)``."""
+    cos, sin = scan.cos[view], scan.sin[view]
+    shrink = 1 / (1 + (y * cos - x * sin) / scan.distance)
+    column = scan.column + (x * cos + y * sin) * shrink * scan.columns_per_mm
+    row = scan.row + (bottom - scan.height[view]) * shrink * scan.rows_per_mm
+    return column, row, shrink * scan.rows_per_slice, shrink
+
+
+@_compiled
+def backproject(
+    volume: Any, views: Any, scan: Shadows, x: Any, y: Any, bottom: float, window: Any, first: int, last: int
+) -> None:
+    """Sum over the views of ``window (D / (D + d))^2`` times the view at the voxel's shadow, in rows ``[first, last)``.
+
+    Parameters
+    ----------
+    volume, views
+        Output and input.
+    scan
+        The cone.
+    x, y, bottom
+        Positions of the columns, of the rows and of slice 0, in mm.
+    window
+        Weight of every slice in every view, ``[views, slices]``.
+    first, last
+        The rows of the volume.
+    """
+    count, detector_columns, detector_rows = views.shape
+    _, columns, slices = volume.shape
+    real = volume.dtype.type
+    line = np.zeros(detector_rows + 2 * _PAD, volume.dtype)
+    taken = np.zeros(slices, volume.dtype)
+    for i in range(first, last):
+        volume[i] = 0
+        for view in range(count):
+            for j in range(columns):
+                column, row, row_step, shrink = _shadow(scan, view, x[j], y[i], bottom)
+                a, b, weight_a, weight_b = _neighbours(column, 0, detector_columns)
+                k, stop = _samples(row, row_step, detector_rows, slices)
+                k, stop = max(k, scan.first[view]), min(stop, scan.last[view])
+                if k >= stop or (weight_a == 0 and weight_b == 0):
+                    continue
+                low, high = _span(row, row_step, k, stop, detector_rows)
+                square = shrink * shrink
+                _mix(line, views[view, a], views[view, b], real(weight_a * square), real(weight_b * square), low, high)
+                taken[k:stop] = 0
+                _read(taken, line, real(row + _PAD), real(row_step), k, stop)
+                for s in range(k, stop):
+                    volume[i, j, s] += window[view, s] * taken[s]
+
+
+@_compiled
+def backproject_transposed(
+    volume: Any, views: Any, scan: Shadows, x: Any, y: Any, bottom: float, window: Any, first: int, last: int
+) -> None:
+    """Transpose of ``backproject``, in the views ``[first, last)``; parameters alike."""
+    _, detector_columns, detector_rows = views.shape
+    rows, columns, slices = volume.shape
+    real = volume.dtype.type
+    line = np.zeros(detector_rows + 2 * _PAD, volume.dtype)
+    values = np.empty(slices, volume.dtype)
+    views[first:last] = 0
+    for view in range(first, last):
+        for i in range(rows):
+            for j in range(columns):
+                column, row, row_step, shrink = _shadow(scan, view, x[j], y[i], bottom)
+                a, b, weight_a, weight_b = _neighbours(column, 0, detector_columns)
+                k, stop = _samples(row, row_step, detector_rows, slices)
+                k, stop = max(k, scan.first[view]), min(stop, scan.last[view])
+                if k >= stop or (weight_a == 0 and weight_b == 0):
+                    continue
+                low, high = _span(row, row_step, k, stop, detector_rows)
+                for s in range(k, stop):
+                    values[s] = window[view, s] * volume[i, j, s]
+                _write(line, values, real(row + _PAD), real(row_step), k, stop)
+                square = shrink * shrink
+                _unmix(
+                    line, views[view, a], views[view, b], real(weight_a * square), real(weight_b * square), low, high
+                )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,9 +13,9 @@ from priorloom.memory import require_memory
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
-from .backends import backend
+from .fdk import ConeBackprojection, fdk
 from .geometry import SENSIBLE
-from .geometry3d import COPIES, ConeGeometry, cone_geometry
+from .geometry3d import COPIES, ConeGeometry, compiled_kernels, cone_geometry
 from .operators import RayTransform, parallel2d
 from .threads import spread
 
@@ -70,6 +69,14 @@ class ConeTransform(LinearOperator):
         self.geometry = geometry
         # Tells the device.
         self.register_buffer("angles", torch.from_numpy(geometry.angles).float(), persistent=False)
+        self._backprojection: ConeBackprojection | None = None
+
+    @property
+    def backprojection(self) -> ConeBackprojection:
+        """The voxel-driven backprojection of the direct method; not the adjoint."""
+        if self._backprojection is None:
+            self._backprojection = ConeBackprojection(self.geometry).to(self.device, self.domain.dtype)
+        return self._backprojection
 
     def _forward(self, x: Tensor) -> Tensor:
         return self._each(x, self.domain, self.range, adjoint=False)
@@ -94,6 +101,9 @@ class ConeTransform(LinearOperator):
                 out.copy_(result.transpose(1, 2))
         return y
 
+    def _pseudo_inverse(self, y: Tensor) -> Tensor:
+        return fdk(self.backprojection, y)
+
     @property
     def _inside(self) -> tuple[int, int, int]:
         slices, rows, columns = self.domain.shape
@@ -101,7 +111,7 @@ class ConeTransform(LinearOperator):
 
     def _run(self, volume: Tensor, views: Tensor, adjoint: bool) -> None:
         """One volume ``[rows, columns, slices]`` and its views ``[views, detector columns, detector rows]``."""
-        kernels, scan = compiled_kernels(), self.geometry
+        kernels, scan = compiled_kernels("the cone-beam transform"), self.geometry
         thickness, rays = scan.slice_thickness, scan.rays
         arrays, slant = (volume.numpy(), views.numpy()), scan.slant.astype(volume.numpy().dtype)
         height = (scan.source_z - scan.z[0]) / thickness
@@ -113,12 +123,6 @@ class ConeTransform(LinearOperator):
         """Path of the source and sizes."""
         path = f"helix of pitch {self.geometry.pitch:g} mm" if self.geometry.pitch else "circle"
         return f"cone beam on a {path}, volume {self.domain.shape}, measurement {self.range.shape}"
-
-
-def compiled_kernels() -> Any:
-    """The module of compiled loops; imported late, because numba takes half a second."""
-    backend("numba", "the cone-beam transform on the CPU")
-    return backend("priorloom_ct.kernels3d", "the cone-beam transform on the CPU")
 
 
 @example(image_shape=(3, 14, 12), views=9)
@@ -272,7 +276,7 @@ def helical3d(
         The view angles in degrees instead, beyond 360 in further turns.
     arc_deg
         The arc of `views` in degrees; when absent, as long as the source needs from the lowest slice to the highest,
-        and one turn more.
+        and 420 degrees more.
     detector_shape
         Rows and columns of the detector; as many as one and a half turns' rise in the volume's shadow need when absent.
     detector_pitch
@@ -296,7 +300,7 @@ def helical3d(
         raise InputError("pitch", expected="a rise per turn in mm, not zero", got=pitch, cure="use ct.conebeam3d")
     if arc_deg is None:
         thickness = pixel_size if slice_thickness is None else slice_thickness
-        arc_deg = 360 * (1 + image_shape[0] * thickness / abs(pitch))
+        arc_deg = 360 * image_shape[0] * thickness / abs(pitch) + 420
     return ConeTransform(
         cone_geometry(
             image_shape, pixel_size, slice_thickness, views, angles_deg, arc_deg, detector_shape, detector_pitch,
