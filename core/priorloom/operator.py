@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,33 +19,41 @@ from .precision import full_precision
 from .space import Space, keep_kind
 
 
+Map = Literal["_forward", "_adjoint", "_normal"]
+_TRANSPOSE: dict[Map, Map] = {"_forward": "_adjoint", "_adjoint": "_forward", "_normal": "_normal"}
+
+
 class _Linear(torch.autograd.Function):
-    """Applies an operator or its adjoint; the derivative of one is the other, to any order."""
+    """Applies an operator, its adjoint or its normal operator; the derivative is the adjoint of that, to any order.
+
+    So none of the three needs to be differentiable, and all of them may write into memory of their own.
+    """
 
     @staticmethod
-    def forward(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
+    def forward(x: Tensor, operator: LinearOperator, which: Map) -> Tensor:
         with full_precision(x.device):
-            return operator._adjoint(x) if adjoint else operator._forward(x)
+            result: Tensor = getattr(operator, which)(x)
+        return result
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, LinearOperator, bool], output: Tensor) -> None:
-        _, ctx.operator, ctx.adjoint = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, LinearOperator, Map], output: Tensor) -> None:
+        _, ctx.operator, ctx.which = inputs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        return _linear(grads[0], ctx.operator, not ctx.adjoint), None, None
+        return _linear(grads[0], ctx.operator, _TRANSPOSE[ctx.which]), None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        return _linear(tangents[0], ctx.operator, ctx.adjoint)
+        return _linear(tangents[0], ctx.operator, ctx.which)
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, x: Tensor, operator: LinearOperator, adjoint: bool) -> tuple[Tensor, int]:
-        return _linear(x.movedim(in_dims[0], 0), operator, adjoint), 0
+    def vmap(info: Any, in_dims: Any, x: Tensor, operator: LinearOperator, which: Map) -> tuple[Tensor, int]:
+        return _linear(x.movedim(in_dims[0], 0), operator, which), 0
 
 
-def _linear(x: Tensor, operator: LinearOperator, adjoint: bool) -> Tensor:
-    result: Tensor = _Linear.apply(x, operator, adjoint)  # type: ignore[no-untyped-call]
+def _linear(x: Tensor, operator: LinearOperator, which: Map) -> Tensor:
+    result: Tensor = _Linear.apply(x, operator, which)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -84,7 +92,7 @@ class LinearOperator(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} has no _adjoint")
 
     def _normal(self, x: Tensor) -> Tensor:
-        return self.adjoint(self(x))
+        return self._adjoint(self._forward(x))
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         raise InputError(f"{type(self).__name__} has no direct method", cure="reconstruct with an iterative method")
@@ -102,17 +110,17 @@ class LinearOperator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``A x``; raises InputError for a wrong shape or dtype."""
         self.domain.check(x, f"input of {type(self).__name__}")
-        return _linear(x, self, False)
+        return _linear(x, self, "_forward")
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^H y``; raises InputError for a wrong shape or dtype."""
         self.range.check(y, f"input of the adjoint of {type(self).__name__}")
-        return _linear(y, self, True)
+        return _linear(y, self, "_adjoint")
 
     def normal(self, x: Tensor) -> Tensor:
         """``A^H A x``."""
         self.domain.check(x, f"input of {type(self).__name__}")
-        return self._normal(x)
+        return _linear(x, self, "_normal")
 
     def pseudo_inverse(self, y: Tensor) -> Tensor:
         """The modality's direct reconstruction (FBP, zero-filled), in the units of the image; differentiable."""

@@ -64,6 +64,8 @@ def test_derivatives_of_every_order(pair: tuple[Any, Any], generator: torch.Gene
         assert torch.autograd.gradcheck(operator, x)
         assert torch.autograd.gradcheck(operator.adjoint, operator.range.random(generator).requires_grad_())
         assert torch.autograd.gradgradcheck(lambda v, A=operator: A(v) ** 2, x)
+        assert torch.autograd.gradcheck(operator.normal, x)
+        assert torch.autograd.gradgradcheck(lambda v, A=operator: A.normal(v) ** 2, x)
         tangent = operator.domain.random(generator)
         _, moved = torch.func.jvp(operator, (tangent,), (tangent,))
         torch.testing.assert_close(moved, M @ tangent)
