@@ -270,6 +270,29 @@ def certify(
     )  # fmt: skip
 
 
+@app.command()
+def bench(
+    operator: Annotated[
+        list[str] | None, typer.Option("--operator", help="E.g. ct.parallel2d; repeat for several; all without it.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="One case of each operator, a second of timing.")] = False,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", help="Rounds of every contender; as many as fit without it.")
+    ] = None,
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="File to write too: .json, or .md (a table).")] = None,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Time operators beside the other implementations that are installed; with memory and the machine's bound."""
+    from .bench import run_bench
+
+    run_bench(
+        Registry.discover(), operator or [], quick=quick, repeats=repeats, device=device, as_json=as_json, out=out,
+        command=_command(),
+    )  # fmt: skip
+
+
 @diagnose.command("unrolled")
 def diagnose_unrolled(
     model: Annotated[str, typer.Argument(help="A registered model, e.g. ct.learned-primal-dual, or its folder.")],

@@ -9,13 +9,15 @@ from typing import Any
 
 import torch
 
+from .bench import MakePeer
 from .binding import bind
 from .card import read_card
 from .comparison import Method, reconstruct
-from .errors import InputError, ReaderError
+from .errors import InputError, PriorloomError, ReaderError
 from .hooks import example_parameters
 from .modality import Case
 from .models import load_model
+from .operator import LinearOperator
 from .parameters import signature_parameters
 from .registry import ComponentKind, Registry
 from .space import Space
@@ -51,7 +53,7 @@ def check_component(
         The component cannot be built from these parameters.
     """
     factory = registry.factory(kind, name)
-    if given and kind in ("modality", "reader", "model"):
+    if given and kind in ("modality", "reader", "model", "benchmark"):
         raise InputError(f"{kind} '{name}'", expected="no parameters to check it with", got=", ".join(given))
     parameters = {**example_parameters(factory), **(given or {})}
     return list(_CHECKS[kind](registry, name, parameters))
@@ -200,6 +202,45 @@ def _refuses(read: Callable[..., Any], path: Path, name: str) -> None:
     raise ConformanceError(f"reader '{name}'", expected="a ReaderError for a bad file", got="none")
 
 
+def _benchmark(registry: Registry, name: str, parameters: dict[str, Any]) -> Iterator[Check]:
+    """Its operator exists and takes the parameters of every case; peers run on the operator's small example."""
+    benchmark = registry.benchmark(name)
+    factory = registry.factory("operator", benchmark.operator)
+    known = {p.name for p in registry.parameters("operator", benchmark.operator)}
+    for case in benchmark.cases:
+        for parameter in case.parameters:
+            if parameter not in known:
+                raise ConformanceError(f"case '{case.label}' of '{name}'", expected=sorted(known), got=parameter)
+        if not case.batches or min(case.batches) < 1:
+            raise ConformanceError(f"batches of case '{case.label}'", expected="positive numbers", got=case.batches)
+        yield Check(f"case '{case.label}': largest batch", float(max(case.batches)))
+    A = registry.operator(benchmark.operator, **example_parameters(factory))
+    x = A.domain.random(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for label, make in benchmark.peers.items():
+            yield from _peer(label, make, A, x)
+
+
+def _peer(label: str, make: MakePeer, A: LinearOperator, x: torch.Tensor) -> Iterator[Check]:
+    try:
+        peer = make(A)
+    except PriorloomError:  # it says why it cannot be compared, on this machine or this example
+        yield Check(f"peer {label}: not compared here", 0.0)
+        return
+    y = A(x)
+    for what, ready, given, space in (
+        ("forward", peer.forward, x, A.range),
+        ("adjoint", peer.adjoint, y, A.domain),
+        ("normal", peer.normal, x, A.domain),
+    ):
+        if ready is not None:
+            timed = ready(given[None] if peer.batched else given)
+            got = timed.to_tensor(timed.call())
+            if got.shape[-space.ndim :] != space.shape:
+                raise ConformanceError(f"{what} of peer {label}", expected=list(space.shape), got=list(got.shape))
+            yield Check(f"peer {label}: {what} runs", 0.0)
+
+
 def _on_spaces(
     build: Callable[[Space], Any], spaces: tuple[Space, ...] | list[Space] = SPACES
 ) -> Iterator[tuple[Space, Any]]:
@@ -228,4 +269,5 @@ _CHECKS: dict[ComponentKind, Callable[[Registry, str, dict[str, Any]], Iterator[
     "reader": _reader,
     "architecture": _architecture,
     "model": _model,
+    "benchmark": _benchmark,
 }

@@ -1,4 +1,4 @@
-"""The whole contract between Priorloom and a plugin: eight hooks, each a mapping name -> factory.
+"""The whole contract between Priorloom and a plugin: nine hooks, each a mapping name -> factory.
 
 A factory is a callable, or a string ``"package.module:attribute"`` that is imported when it is first used, so that
 discovery imports nothing heavy. A component's parameters are its factory's typed keyword-only arguments.
@@ -83,3 +83,8 @@ def priorloom_architectures() -> Mapping[str, Factory]:  # type: ignore[empty-bo
 def priorloom_models() -> Mapping[str, Factory]:  # type: ignore[empty-body]
     """Trained models by ``modality.name``: ``factory() -> Path`` of a folder with one folder per version in it, each of
     which holds ``model.safetensors`` and ``card.json``."""
+
+
+@hookspec
+def priorloom_benchmarks() -> Mapping[str, Factory]:  # type: ignore[empty-body]
+    """Benchmarks by ``modality.name``: ``factory() -> OperatorBenchmark``, cases of an operator and its peers."""

@@ -19,6 +19,7 @@ from .errors import InputError, PluginError, PriorloomError, did_you_mean
 from .parameters import Parameter, signature_parameters, validate
 
 if TYPE_CHECKING:
+    from .bench import OperatorBenchmark
     from .functional import Functional
     from .modality import Modality, Reader
     from .operator import LinearOperator
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     from .space import Space
     from .unrolled import Unrolled
 
-ComponentKind = Literal["operator", "prior", "denoiser", "pipeline", "modality", "reader", "architecture", "model"]
+ComponentKind = Literal[
+    "operator", "prior", "denoiser", "pipeline", "modality", "reader", "architecture", "model", "benchmark"
+]
 KINDS: tuple[ComponentKind, ...] = get_args(ComponentKind)
 _HOOKS: dict[ComponentKind, str] = {
     "operator": "priorloom_operators",
@@ -39,9 +42,10 @@ _HOOKS: dict[ComponentKind, str] = {
     "reader": "priorloom_readers",
     "architecture": "priorloom_architectures",
     "model": "priorloom_models",
+    "benchmark": "priorloom_benchmarks",
 }
 _POSITIONAL: dict[ComponentKind, int] = {"prior": 1, "denoiser": 1, "architecture": 1}  # the space, the operator
-_DOTTED = ("operator", "model")  # named modality.name
+_DOTTED = ("operator", "model", "benchmark")  # named modality.name
 
 
 @dataclass(frozen=True)
@@ -239,6 +243,11 @@ class Registry:
     def reader(self, name: str) -> Reader:
         """A file reader."""
         made: Reader = self._make("reader", name)
+        return made
+
+    def benchmark(self, name: str) -> OperatorBenchmark:
+        """Cases of an operator, and the implementations that it is compared with."""
+        made: OperatorBenchmark = self._make("benchmark", name)
         return made
 
 

@@ -40,3 +40,12 @@ def priorloom_modalities() -> Mapping[str, Factory]:
 def priorloom_readers() -> Mapping[str, Factory]:
     """File formats."""
     return {"htc2022": "priorloom_ct.htc2022:htc2022"}
+
+
+@hookimpl
+def priorloom_benchmarks() -> Mapping[str, Factory]:
+    """Cases and peers for ``priorloom bench``."""
+    return {
+        "ct.fanbeam2d": "priorloom_ct.peers:fanbeam2d",
+        "ct.parallel2d": "priorloom_ct.peers:parallel2d",
+    }

@@ -36,7 +36,7 @@ class OdlOperator(LinearOperator):
     def __init__(self, operator: Any) -> None:
         super().__init__(_space(operator.domain), _space(operator.range))
         self._shared = Shared(operator)
-        self._domain_weight, self._range_weight = _weight(operator.domain), _weight(operator.range)
+        self._domain_weight, self._range_weight = diagonal_weight(operator.domain), diagonal_weight(operator.range)
 
     @property
     def odl_operator(self) -> Any:
@@ -144,7 +144,7 @@ def to_odl(A: LinearOperator, domain: Any = None, range: Any = None) -> Any:
     from .odl_view import OdlView
 
     domain, range = _home(odl, A.domain, domain, "domain"), _home(odl, A.range, range, "range")
-    return OdlView(A, domain, range, (_weight(domain), _weight(range)), is_adjoint=False)
+    return OdlView(A, domain, range, (diagonal_weight(domain), diagonal_weight(range)), is_adjoint=False)
 
 
 def _home(odl: Any, space: Space, given: Any, what: str) -> Any:
@@ -179,7 +179,7 @@ def _space(space: Any) -> Space:
     return Space(tuple(space.shape), dtype)
 
 
-def _weight(space: Any) -> npt.NDArray[Any]:
+def diagonal_weight(space: Any) -> npt.NDArray[Any]:
     """The diagonal of W, in a shape that broadcasts against one element."""
     weighting = space.weighting
     value = getattr(weighting, "const", None)
@@ -192,5 +192,5 @@ def _weight(space: Any) -> npt.NDArray[Any]:
     if not _is_product(space):
         return own
     trailing = (1,) * (len(space.shape) - own.ndim if own.ndim else 0)
-    weight: npt.NDArray[Any] = own.reshape(own.shape + trailing) * _weight(space[0])
+    weight: npt.NDArray[Any] = own.reshape(own.shape + trailing) * diagonal_weight(space[0])
     return weight

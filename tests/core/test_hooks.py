@@ -1,4 +1,4 @@
-"""The eight hooks, through docs/plugins.md: its examples are written to disk, installed, discovered and used.
+"""The nine hooks, through docs/plugins.md: its examples are written to disk, installed, discovered and used.
 
 Every hook has a heading of its name there, and a test of its name here.
 """
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from priorloom import Case, Registry, Term, compare, hooks
+from priorloom.bench.machine import Machine
+from priorloom.bench.run import Report, find_jobs, run_jobs
 from priorloom.card import Architecture, Facts, Learning, Scope, Stability, SubjectFacts
 from priorloom.checking import check_component
 from priorloom.comparison import Method, default_methods, reconstruct
@@ -30,6 +32,7 @@ HOOKS = sorted(name for name in vars(hooks) if hasattr(getattr(hooks, name), "pr
 COMPONENTS = [
     ("operator", "blur.gaussian"), ("prior", "anchor"), ("denoiser", "local-wiener"), ("pipeline", "wiener"),
     ("modality", "blur"), ("reader", "pgm"), ("architecture", "learned-landweber"),
+    ("benchmark", "blur.gaussian"),
 ]  # fmt: skip
 
 
@@ -55,7 +58,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 def test_every_hook_is_documented_and_tested():
-    assert len(HOOKS) == 8
+    assert len(HOOKS) == 9
     headings = re.findall(r"^### `(\w+)`$", TEXT, re.M)
     assert sorted(headings) == HOOKS
     assert all(f"test_{hook}" in globals() for hook in HOOKS)
@@ -79,7 +82,7 @@ def test_the_walk_through_shows_the_template_as_it_is():
 def test_the_example_is_found_like_any_plugin(registry):
     (plugin,) = (p for p in registry.plugins if p.name == "blur")
     assert (plugin.distribution, plugin.version, plugin.error) == ("priorloom-blur", "1.2", None)
-    assert sum(map(len, plugin.components.values())) == 9
+    assert sum(map(len, plugin.components.values())) == 10
     for kind, names in plugin.components.items():
         for name in names:
             for p in registry.parameters(kind, name):
@@ -226,6 +229,22 @@ def test_priorloom_models(registry, tmp_path, monkeypatch):
     assert result.model.parameters == 4
     assert result.warnings == ()
     assert check_component(registry, "model", "blur.learned-landweber")
+
+
+def test_priorloom_benchmarks(registry):
+    (job,) = find_jobs(registry, ["blur.gaussian"])
+    assert job.case.batches == (1, 8)
+    report = Report(Machine(torch.device("cpu")))
+    run_jobs(registry, [job], report, repeats=1)
+    assert report.skipped == []
+    assert [(r.batch, r.operation) for r in report.rows] == [(b, o) for b in (1, 8) for o in ("forward", "adjoint")]
+    for row in report.rows:
+        (peer,) = row.peers
+        assert peer.name == "scipy"
+        assert peer.difference < 1e-5  # another implementation of the same map
+        assert peer.ratio == pytest.approx(peer.seconds / row.seconds)
+        assert row.cost_stated
+        assert row.cost.flops > 5 * row.batch * 256**2
 
 
 @pytest.mark.parametrize("component", COMPONENTS, ids="-".join)
