@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import scipy.sparse
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from priorloom.errors import InputError
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
-from .folding import Folding
 from .geometry import FloatArray, Geometry
-from .sparse import BYTES_PER_WEIGHT, SparseMatrix
+from .plan import Plan, pixel_plan
 
 if TYPE_CHECKING:
     from .operators import RayTransform
 
 Filter = Literal["ram-lak", "shepp-logan", "cosine", "hamming", "hann"]
-
-KEEP = 2**30
-"""Bytes of interpolation weights that a Backprojection keeps; beyond it computes them block by block in every call."""
-
-_BLOCK = 2**27  # bytes of weights per block of views
 
 
 def filtered_backprojection(
@@ -64,7 +56,7 @@ def filtered_backprojection(
     """
     operator.range.check(y, "sinogram")
     geometry = operator.geometry
-    response = _ramp(geometry.detectors, filter, cutoff) / (geometry.detector_pitch / geometry.magnification)
+    response = ramp_response(geometry.detectors, filter, cutoff) / (geometry.detector_pitch / geometry.magnification)
     backprojection = operator.backprojection
     length = 2 * (len(response) - 1)
     spectrum = torch.fft.rfft(y * backprojection.ray_weights, n=length) * response.to(y)
@@ -73,7 +65,7 @@ def filtered_backprojection(
     return image
 
 
-def _ramp(detectors: int, filter: Filter, cutoff: float) -> Tensor:
+def ramp_response(detectors: int, filter: Filter, cutoff: float) -> Tensor:
     """Response of the windowed ramp at unit pitch, for zero-padded views, ``[padded / 2 + 1]``.
 
     Sampling the band-limited ramp in space rather than in frequency keeps the mean right (Kak and Slaney, section
@@ -107,9 +99,6 @@ class Backprojection(LinearOperator):
     Each pixel takes from every view the value at its shadow (linear interpolation), times ``(D / (D + d))^2`` in a
     fan.
 
-    Its weights are an interpolation matrix over the base angles (``folding.Folding``), so that its derivative is
-    exact and it runs batched.
-
     Parameters
     ----------
     geometry
@@ -119,64 +108,26 @@ class Backprojection(LinearOperator):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(Space((geometry.views, geometry.detectors)), Space(geometry.image_shape))
         self.geometry = geometry
-        self.folding = Folding.of(geometry)
         self.register_buffer("ray_weights", torch.from_numpy(_ray_weights(geometry)).float(), persistent=False)
         self.ray_weights: Tensor
-        self._kept: nn.ModuleList | None = None
+        self._plan: Plan | None = None
+        self._planned_for: tuple[str, torch.dtype] | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """How it is computed here; made on first use."""
+        here = self.device.type, self.domain.dtype
+        if self._plan is None or self._planned_for != here:
+            self._plan, self._planned_for = pixel_plan(self.geometry, self.domain.dtype, self.device), here
+        return self._plan
 
     def _forward(self, x: Tensor) -> Tensor:
-        batch = self.domain.batch_shape(x)
-        turns = len(self.folding.turns)
-        grid = self.folding.from_views(x.reshape(-1, *self.domain.shape))
-        grid = grid.reshape(-1, self.domain.shape[0] // turns, self.domain.shape[1])
-        pixels = torch.stack([block(grid[:, views].flatten(1)) for views, block in self._blocks()]).sum(0)
-        images = self.folding.turned_back(pixels.reshape(-1, turns, *self.range.shape))
-        return images.reshape(*batch, *self.range.shape)
+        images = self.plan.adjoint(x.reshape(-1, *self.domain.shape))
+        return images.reshape(*self.domain.batch_shape(x), *self.range.shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        batch = self.range.batch_shape(y)
-        copies = self.folding.turned(y.reshape(-1, *self.range.shape)).reshape(-1, self.range.size)
-        parts = [block.transposed(copies) for _, block in self._blocks()]
-        views = self.folding.to_views(torch.cat(parts, dim=1).reshape(-1, *self.domain.shape))
-        return views.reshape(*batch, *self.domain.shape)
-
-    def _blocks(self) -> Iterator[tuple[slice, SparseMatrix]]:
-        """The interpolation matrix in blocks of base angles."""
-        bases = len(self.folding.bases_deg)
-        bytes_per_view = 2 * BYTES_PER_WEIGHT * self.range.size
-        size = max(1, _BLOCK // bytes_per_view)
-        ranges = [slice(first, min(first + size, bases)) for first in range(0, bases, size)]
-        if self._kept is None and bytes_per_view * bases <= KEEP:
-            self._kept = nn.ModuleList(self._block(views) for views in ranges)
-        for i, views in enumerate(ranges):
-            block = self._block(views) if self._kept is None else self._kept[i]
-            assert isinstance(block, SparseMatrix)
-            yield views, block
-
-    def _block(self, views: slice) -> SparseMatrix:
-        matrix = _interpolation(self.geometry, self.folding.bases_deg[views])
-        return SparseMatrix(matrix, self.domain.dtype, self.device)
-
-
-def _interpolation(geometry: Geometry, angles_deg: tuple[float, ...]) -> scipy.sparse.csr_matrix:
-    """``[pixels, views * detectors]``: two weights per pixel and view."""
-    x, y = (c.ravel() for c in np.meshgrid(geometry.x, geometry.y))
-    views, detectors = len(angles_deg), geometry.detectors
-    columns = np.empty((x.size, views, 2), np.int32)
-    values = np.empty((x.size, views, 2), np.float32)
-    pitch = geometry.detector_pitch / geometry.magnification
-    first = geometry.detector_positions[0] / geometry.magnification
-    for v, a in enumerate(np.deg2rad(angles_deg)):
-        shrink = 1 / (1 + (y * math.cos(a) - x * math.sin(a)) / geometry.source_to_axis)
-        place = ((x * math.cos(a) + y * math.sin(a)) * shrink - first) / pitch
-        left = np.floor(place)
-        share = place - left
-        for side, (element, weight) in enumerate(((left, 1 - share), (left + 1, share))):
-            inside = (element >= 0) & (element < detectors)
-            columns[:, v, side] = v * detectors + np.where(inside, element, side)
-            values[:, v, side] = np.where(inside, weight * shrink**2, 0)
-    starts = np.arange(x.size + 1, dtype=np.int64) * (2 * views)
-    return scipy.sparse.csr_matrix((values.ravel(), columns.ravel(), starts), shape=(x.size, views * detectors))
+        views = self.plan(y.reshape(-1, *self.range.shape))
+        return views.reshape(*self.range.batch_shape(y), *self.domain.shape)
 
 
 def _ray_weights(geometry: Geometry) -> FloatArray:

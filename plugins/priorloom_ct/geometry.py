@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,26 @@ class Geometry:
     def detector_positions(self) -> FloatArray:
         """Positions of the detector elements relative to the projected rotation axis, in mm on the detector."""
         return (np.arange(self.detectors) - (self.detectors - 1) / 2) * self.detector_pitch - self.offset
+
+    def key(self) -> dict[str, Any]:
+        """All that determines the rays but for the angles, as plain values."""
+        return {name: value for name, value in asdict(self).items() if name != "angles_deg"}
+
+    def describe(self) -> str:
+        """The scan in words."""
+        beam = "parallel" if self.is_parallel else "fan"
+        rows, columns = self.image_shape
+        return f"{beam}-beam scan, {rows} x {columns} pixels, {self.views} views, {self.detectors} detectors"
+
+    def rays(self, angles: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """A point in mm and the direction of every ray at view angles in radians, each ``[views, detectors, 2]``."""
+        a = np.asarray(angles)[:, None]
+        element, beam = np.stack([np.cos(a), np.sin(a)], -1), np.stack([-np.sin(a), np.cos(a)], -1)
+        target = self.detector_positions[:, None] * element
+        if self.is_parallel:
+            return target, np.broadcast_to(beam, target.shape)
+        source = -self.source_to_axis * beam
+        return np.broadcast_to(source, target.shape), target + self.axis_to_detector * beam - source
 
     def to_odl(self) -> Any:
         """The same scan as an ``odl.applications.tomo`` geometry.

@@ -13,56 +13,49 @@ from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
 from .fbp import Backprojection, filtered_backprojection
-from .folding import Folding
 from .geometry import Geometry, scan_geometry
-from .sparse import BYTES_PER_WEIGHT, SparseMatrix
-from .weights import expected_weights, ray_weights
-
-MEMORY_BUDGET = 8 * 2**30
-"""Bytes that the weights of one operator may take."""
+from .plan import Plan, PlanName, ray_plan
 
 
 class RayTransform(LinearOperator):
     """Line integrals: ``[..., rows, columns]`` in 1/mm to ``[..., views, detectors]``, dimensionless.
 
-    The weights are ASTRA's on the CPU, Joseph's linear interpolation for parallel rays and intersection lengths for
-    fans, as ODL uses them by default. They are computed when the operator is first applied (the direct method does
-    without them), kept as one sparse matrix and its transpose, and applied to a whole batch in one product; the
-    adjoint is the exact transpose. Views that differ by quarter turns share weights (``folding.Folding``).
+    The weight of a pixel on a ray is Joseph's linear interpolation for parallel rays (Joseph, IEEE Trans. Med. Imaging
+    1, 1982) and the length of the intersection for fans (Siddon, Med. Phys. 12, 1985), as ODL uses them by default. The
+    adjoint is the exact transpose. Views that are turns and reflections of each other share their rays
+    (``symmetry.Folding``).
 
     Parameters
     ----------
     geometry
         The scan.
+    plan
+        How it is computed, see ``plan.ray_plan``: the weights are the same in all plans.
 
     Raises
     ------
     InputError
-        On first application, when the weights would exceed `MEMORY_BUDGET`.
+        On first application, when the plan does not fit the device or its memory.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, plan: PlanName = "auto") -> None:
         super().__init__(Space(geometry.image_shape), Space((geometry.views, geometry.detectors)))
         self.geometry = geometry
-        self.folding = Folding.of(geometry)
+        self.wanted_plan = plan
         # Tells the device before there are weights.
         self.register_buffer("angles", torch.deg2rad(torch.tensor(geometry.angles_deg)), persistent=False)
-        self._weights: SparseMatrix | None = None
+        self._plan: Plan | None = None
+        self._planned_for: tuple[str, torch.dtype] | None = None
         self._backprojection: Backprojection | None = None
 
     @property
-    def weights(self) -> SparseMatrix:
-        """The matrix ``[base angles * detectors, rows * columns]``, computed on first use."""
-        if self._weights is None:
-            bytes_needed = 2 * BYTES_PER_WEIGHT * expected_weights(self.geometry, len(self.folding.bases_deg))
-            if bytes_needed > MEMORY_BUDGET:
-                raise InputError(
-                    "weights of the ray transform", expected=f"at most {MEMORY_BUDGET / 2**30:.0f} GiB",
-                    got=f"about {bytes_needed / 2**30:.1f} GiB", cure="use fewer views or larger pixels",
-                )  # fmt: skip
-            matrix = ray_weights(self.geometry, self.folding.bases_deg)
-            self._weights = SparseMatrix(matrix, self.domain.dtype, self.device)
-        return self._weights
+    def plan(self) -> Plan:
+        """How it is computed here: its name, its size, in words by ``str``; made on first use."""
+        here = self.device.type, self.domain.dtype
+        if self._plan is None or self._planned_for != here:
+            self._plan, self._planned_for = None, here  # the old one goes first: it may be large
+            self._plan = ray_plan(self.geometry, self.wanted_plan, self.domain.dtype, self.device)
+        return self._plan
 
     @property
     def backprojection(self) -> Backprojection:
@@ -73,19 +66,12 @@ class RayTransform(LinearOperator):
         return self._backprojection
 
     def _forward(self, x: Tensor) -> Tensor:
-        batch = self.domain.batch_shape(x)
-        copies = self.folding.turned(x.reshape(-1, *self.domain.shape))
-        rays = self.weights(copies.reshape(-1, self.domain.size))
-        views = self.folding.to_views(rays.reshape(-1, *self.range.shape))
-        return views.reshape(*batch, *self.range.shape)
+        views = self.plan(x.reshape(-1, *self.domain.shape))
+        return views.reshape(*self.domain.batch_shape(x), *self.range.shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        batch = self.range.batch_shape(y)
-        views = self.folding.from_views(y.reshape(-1, *self.range.shape))
-        turns = len(self.folding.turns)
-        pixels = self.weights.transposed(views.reshape(-1, self.range.size // turns))
-        images = self.folding.turned_back(pixels.reshape(-1, turns, *self.domain.shape))
-        return images.reshape(*batch, *self.domain.shape)
+        images = self.plan.adjoint(y.reshape(-1, *self.range.shape))
+        return images.reshape(*self.range.batch_shape(y), *self.domain.shape)
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         return filtered_backprojection(self, y)
@@ -107,6 +93,7 @@ def parallel2d(
     detectors: int | None = None,
     detector_pitch: float | None = None,
     offset: float = 0.0,
+    plan: PlanName = "auto",
 ) -> RayTransform:
     """The ray transform of a parallel-beam scan.
 
@@ -129,15 +116,16 @@ def parallel2d(
         Their spacing in mm; the pixel size when absent.
     offset
         Shift of the rotation axis on the detector from the detector's centre, in mm towards higher elements.
+    plan
+        How it is computed: "matrix-free", by the "folded" matrix or the whole "matrix", or what is fastest here.
 
     Raises
     ------
     InputError
         For a parameter without meaning.
     """
-    return RayTransform(
-        scan_geometry(image_shape, pixel_size, views, angles_deg, arc_deg, detectors, detector_pitch, offset)
-    )
+    geometry = scan_geometry(image_shape, pixel_size, views, angles_deg, arc_deg, detectors, detector_pitch, offset)
+    return RayTransform(geometry, plan)
 
 
 @example(image_shape=(14, 12), views=9, source_to_axis=60.0, axis_to_detector=30.0)
@@ -153,6 +141,7 @@ def fanbeam2d(
     detectors: int | None = None,
     detector_pitch: float | None = None,
     offset: float = 0.0,
+    plan: PlanName = "auto",
 ) -> RayTransform:
     """The ray transform of a fan-beam scan with a flat detector.
 
@@ -177,6 +166,8 @@ def fanbeam2d(
     offset
         Shift of the projected rotation axis from the detector's centre, in mm on the detector towards higher
         elements.
+    plan
+        How it is computed: "matrix-free", by the "folded" matrix or the whole "matrix", or what is fastest here.
 
     Raises
     ------
@@ -187,9 +178,8 @@ def fanbeam2d(
         raise InputError(
             "source_to_axis", expected="a finite length in mm", got=source_to_axis, cure="use ct.parallel2d"
         )
-    return RayTransform(
-        scan_geometry(
-            image_shape, pixel_size, views, angles_deg, arc_deg, detectors, detector_pitch, offset,
-            source_to_axis, axis_to_detector,
-        )
+    geometry = scan_geometry(
+        image_shape, pixel_size, views, angles_deg, arc_deg, detectors, detector_pitch, offset, source_to_axis,
+        axis_to_detector,
     )  # fmt: skip
+    return RayTransform(geometry, plan)

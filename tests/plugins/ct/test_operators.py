@@ -6,6 +6,8 @@ import copy
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,11 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError, PriorloomError
-from priorloom_ct import operators
+from priorloom.testing import check_operator
+from priorloom_ct import matrix_free, weights
+from priorloom_ct import plan as plans
 from priorloom_ct.operators import RayTransform, fanbeam2d, parallel2d
+from priorloom_ct.plan import PlanName
 
 from .conftest import Disc
 
@@ -96,13 +101,101 @@ def test_derivatives_in_double(fan: bool, generator: torch.Generator) -> None:
         assert torch.autograd.gradgradcheck(function, (argument,))
 
 
-def test_quarter_turns_share_weights() -> None:
-    names = {name: len(scan().folding.turns) for name, scan in SCANS.items()}
-    assert names == {
-        "parallel": 2, "parallel-360": 4, "parallel-odd": 1, "parallel-offset": 2, "parallel-uneven": 1,
-        "parallel-shuffled": 4, "parallel-oblong": 2, "parallel-fine": 2, "fan": 4, "fan-offset": 4, "fan-arc": 1,
-        "fan-shuffled": 4,
+def test_symmetric_views_share_their_rays() -> None:
+    folded = {name: scan().plan.folding.views.shape for name, scan in SCANS.items()}
+    assert folded == {  # base views, copies of the image
+        "parallel": (8, 4), "parallel-360": (4, 8), "parallel-odd": (15, 2), "parallel-offset": (8, 4),
+        "parallel-uneven": (29, 2), "parallel-shuffled": (2, 4), "parallel-oblong": (5, 4), "parallel-fine": (8, 4),
+        "fan": (6, 8), "fan-offset": (10, 4), "fan-arc": (33, 1), "fan-shuffled": (2, 4),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("plan", ["folded", "matrix"])
+@pytest.mark.parametrize("name", SCANS)
+def test_plans_compute_the_same(name: str, plan: PlanName, generator: torch.Generator, relative: Relative) -> None:
+    # The matrix is ASTRA's, which finds rays in single precision. Off the edges of pixels, where a ray's length belongs
+    # to either side; see above.
+    geometry = SCANS[name]().geometry
+    if not geometry.is_parallel:
+        geometry = replace(geometry, offset=geometry.offset + 0.137)
+    free, matrix = RayTransform(geometry, "matrix-free"), RayTransform(geometry, plan)
+    x, y = free.domain.random(generator, (5,)), free.range.random(generator, (5,))
+    tolerance = 1e-4 if geometry.is_parallel else 5e-4
+    assert relative(free(x), matrix(x)) < tolerance
+    assert relative(free.adjoint(y), matrix.adjoint(y)) < tolerance
+    assert matrix.plan.name == (
+        "folded matrix" if plan == "folded" and len(matrix.plan.folding.symmetries) > 1 else "matrix"
+    )
+
+
+@pytest.mark.parametrize("name", ["fan", "parallel-360"])
+def test_folding_is_exact_also_where_rays_run_along_edges(name: str, generator: torch.Generator) -> None:
+    A = SCANS[name]().double()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matrix_free.Folding, "of", matrix_free.Folding.trivial)
+        unfolded = matrix_free.RayDriven(A.geometry)
+    x, y = A.domain.random(generator, (2,)), A.range.random(generator, (2,))
+    assert unfolded.folding.views.shape == (A.geometry.views, 1)
+    torch.testing.assert_close(A(x), unfolded(x), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(A.adjoint(y), unfolded.adjoint(y), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("plan", ["matrix-free", "folded", "matrix"])
+@pytest.mark.parametrize("fan", [False, True])
+def test_every_plan_conforms(fan: bool, plan: PlanName) -> None:
+    settings: dict[str, Any] = {"image_shape": (14, 12), "views": 9, "plan": plan}
+    A = fanbeam2d(**settings, source_to_axis=60.0, axis_to_detector=30.0) if fan else parallel2d(**settings)
+    assert len(check_operator(A)) > 10
+    assert plan in str(A.plan)
+
+
+def test_what_is_no_number_stays_visible() -> None:
+    A = parallel2d(image_shape=(16, 16), views=8)
+    x = torch.zeros(16, 16)
+    x[8, 8] = float("nan")
+    assert bool(A(x).isnan().any())
+    x[8, 8] = float("inf")
+    assert not bool(A(x).isfinite().all())
+
+
+def test_large_batches_need_no_more_memory_than_their_images(generator: torch.Generator) -> None:
+    A = SCANS["parallel"]()
+    x = A.domain.random(generator, (19,))  # three chunks, the last of another size
+    torch.testing.assert_close(A(x)[18], A(x[18]), rtol=1e-5, atol=1e-4)
+    y = A(x)
+    torch.testing.assert_close(A.adjoint(y)[18], A.adjoint(y[18]), rtol=1e-5, atol=1e-3)
+
+
+def test_folding_quarters_the_matrix() -> None:
+    scan: dict[str, Any] = {"image_shape": (64, 64), "views": 180}
+    folded, whole = parallel2d(**scan, plan="folded"), parallel2d(**scan, plan="matrix")
+    for A in (folded, whole):
+        A.adjoint(A(torch.ones(64, 64)))
+    assert folded.plan.bytes_held < 0.26 * whole.plan.bytes_held
+    assert parallel2d(**scan).plan.bytes_held < 0.02 * whole.plan.bytes_held
+
+
+def test_matrices_are_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator) -> None:
+    monkeypatch.setenv("PRIORLOOM_CACHE", str(tmp_path))
+    scan: dict[str, Any] = {"image_shape": (20, 20), "views": 12, "plan": "folded"}
+    A = parallel2d(**scan)
+    x = A.domain.random(generator)
+    y = A(x)
+    (file,) = tmp_path.glob("*.npz")
+    monkeypatch.setattr(weights, "ray_weights", lambda *_: pytest.fail("computed again"))
+    assert torch.equal(parallel2d(**scan)(x), y)
+    monkeypatch.undo()
+    monkeypatch.setenv("PRIORLOOM_CACHE", str(tmp_path))
+    # An index beyond the image would read foreign memory: such a file is made anew.
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    arrays["columns"][3] = 4000
+    np.savez(file, **arrays)
+    assert torch.equal(parallel2d(**scan)(x), y)
+    file.write_bytes(file.read_bytes()[:500])
+    assert torch.equal(parallel2d(**scan)(x), y)
+    parallel2d(**{**scan, "views": 13})(x)
+    assert len(list(tmp_path.glob("*.npz"))) == 2
 
 
 def test_defaults_cover_the_image() -> None:
@@ -168,22 +261,30 @@ def test_wrong_shape_is_refused() -> None:
 
 
 def test_too_many_weights_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    A = parallel2d(image_shape=(4096, 4096), views=1001)
-    monkeypatch.setattr(operators, "ray_weights", lambda *_: pytest.fail("computed"))
-    with pytest.raises(InputError, match="weights of the ray transform: expected at most 8 GiB, got about 4"):
+    A = parallel2d(image_shape=(4096, 4096), views=1001, plan="matrix")
+    monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "8")
+    monkeypatch.setattr(weights, "ray_weights", lambda *_: pytest.fail("computed"))
+    with pytest.raises(
+        InputError, match=r"weights of the ray transform: expected at most 8 GiB, got about 4\d\d GiB; use plan=m"
+    ):
         A(torch.zeros(4096, 4096))
 
 
 def test_the_estimate_of_weights_holds() -> None:
     for name in ("parallel", "parallel-oblong", "parallel-fine", "fan", "fan-arc"):
-        A = SCANS[name]()
-        expected = operators.expected_weights(A.geometry, len(A.folding.bases_deg))
-        assert 0.9 < A.weights.values.numel() / expected < 1.1, name
+        A = RayTransform(SCANS[name]().geometry, "folded")
+        expected = weights.expected_weights(A.geometry, len(A.plan.folding.bases_deg))
+        assert 0.9 < A.plan.matrix.values.numel() / expected < 1.1, name
+
+
+def test_without_the_compiler_it_takes_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "has_kernels", lambda: False)
+    assert parallel2d(image_shape=(8, 8), views=4).plan.name == "folded matrix"
 
 
 def test_missing_backend_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "astra", None)
     with pytest.raises(PriorloomError) as caught:
-        parallel2d(image_shape=(8, 8), views=3)(torch.zeros(8, 8))
+        parallel2d(image_shape=(8, 8), views=3, plan="matrix")(torch.zeros(8, 8))
     text = "the ray transform needs the package astra-toolbox; install it with pip install priorloom[ct]"
     assert str(caught.value) == text

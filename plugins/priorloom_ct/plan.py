@@ -1,0 +1,129 @@
+"""How a map between images and sinograms is computed: without a matrix, or by a sparse one, folded or not."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from priorloom.cache import Arrays, cached
+from priorloom.errors import InputError
+from priorloom.memory import memory_budget, readable_bytes
+
+from .geometry import Geometry
+from .sparse import BYTES_PER_WEIGHT
+from .symmetry import Folding
+
+PlanName = Literal["auto", "matrix-free", "folded", "matrix"]
+
+
+class Plan(nn.Module):
+    """Computes a linear map from images to sinograms and its exact transpose; holds no state but constants."""
+
+    name: str
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, rows, columns]`` to ``[batch, views, detectors]``."""
+        raise NotImplementedError
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``[batch, views, detectors]`` to ``[batch, rows, columns]``."""
+        raise NotImplementedError
+
+    @property
+    def bytes_held(self) -> int:
+        """What it keeps between calls."""
+        raise NotImplementedError
+
+
+def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: torch.device) -> Plan:
+    """The plan for a ray transform.
+
+    Measured, the compiled kernels of "matrix-free" are faster than the products of matrices for every scan on a CPU
+    (docs/performance.md), so "auto" takes them there. Elsewhere, and where numba is missing, it takes the matrix that
+    is "folded" by the symmetries of the scan.
+
+    Raises
+    ------
+    InputError
+        For a plan that the device cannot run, or a matrix that exceeds the memory budget, with its estimated size.
+    """
+    on_cpu = device.type == "cpu"
+    if wanted == "auto":
+        wanted = "matrix-free" if on_cpu and has_kernels() else "folded"
+    if wanted == "matrix-free":
+        if not on_cpu:
+            raise InputError("plan matrix-free", expected="tensors on the CPU", got=device.type, cure="use plan=auto")
+        from .matrix_free import RayDriven
+
+        return RayDriven(geometry)
+    from .matrices import MatrixPlan
+
+    folding = Folding.of(geometry) if wanted == "folded" else Folding.trivial(geometry)
+    weights = _ray_weights(geometry, folding, on_cpu)
+    return MatrixPlan(geometry, folding, weights, dtype, device)
+
+
+def pixel_plan(geometry: Geometry, dtype: torch.dtype, device: torch.device) -> Plan:
+    """The plan for the backprojection of filtered views, as its transpose."""
+    if device.type == "cpu" and has_kernels():
+        from .matrix_free import PixelDriven
+
+        return PixelDriven(geometry)
+    from .interpolation import interpolation
+    from .matrices import MatrixPlan
+
+    folding = Folding.of(geometry)
+    rows, columns = geometry.image_shape
+    weights = 2.0 * len(folding.bases_deg) * rows * columns
+    _require(2 * BYTES_PER_WEIGHT * weights, "interpolation weights of filtered backprojection", device.type == "cpu")
+    return MatrixPlan(geometry, folding, interpolation(geometry, folding.bases_deg), dtype, device)
+
+
+def has_kernels() -> bool:
+    """Whether the compiled kernels can be used."""
+    return find_spec("numba") is not None
+
+
+def _ray_weights(geometry: Geometry, folding: Folding, on_cpu: bool) -> object:
+    import scipy.sparse
+
+    from .backends import backend
+    from .weights import expected_weights, ray_weights
+
+    expected = expected_weights(geometry, len(folding.bases_deg))
+    _require(2 * BYTES_PER_WEIGHT * expected, "weights of the ray transform", on_cpu)
+    shape = len(folding.bases_deg) * geometry.detectors, geometry.image_shape[0] * geometry.image_shape[1]
+
+    def make() -> Arrays:
+        matrix = ray_weights(geometry, folding.bases_deg)
+        return {"starts": matrix.indptr, "columns": matrix.indices, "values": matrix.data}
+
+    def fits(arrays: Arrays) -> bool:
+        if set(arrays) != {"starts", "columns", "values"} or arrays["starts"].shape != (shape[0] + 1,):
+            return False
+        starts, columns, values = arrays["starts"], arrays["columns"], arrays["values"]
+        count = int(starts[-1])
+        kinds = starts.dtype.kind + columns.dtype.kind + values.dtype.str[1:]
+        return (
+            kinds == "iif4" and starts[0] == 0 and bool((starts[1:] >= starts[:-1]).all())
+            and columns.shape == values.shape == (count,)
+            and (count == 0 or (int(columns.min()) >= 0 and int(columns.max()) < shape[1]))
+        )  # fmt: skip
+
+    key = {"what": "ray weights", "format": 1, "scan": geometry.key(), "bases_deg": folding.bases_deg,
+           "astra": backend("astra", "the ray transform").__version__}  # fmt: skip
+    about = f"ray weights of a {geometry.describe()}, {len(folding.bases_deg)} base views"
+    arrays = cached(key, about, make, fits)
+    return scipy.sparse.csr_matrix((arrays["values"], arrays["columns"], arrays["starts"]), shape=shape)
+
+
+def _require(bytes_needed: float, what: str, on_cpu: bool) -> None:
+    budget = memory_budget() if on_cpu else torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 2**62
+    if bytes_needed > budget:
+        raise InputError(
+            what, expected=f"at most {readable_bytes(budget)}", got=f"about {readable_bytes(bytes_needed)}",
+            cure="use plan=matrix-free on the CPU, fewer views or larger pixels",
+        )  # fmt: skip
