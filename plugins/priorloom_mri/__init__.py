@@ -12,7 +12,12 @@ def priorloom_operators() -> Mapping[str, Factory]:
     """Forward operators."""
     return {
         "mri.fourier2d": "priorloom_mri.operators:fourier2d",
+        "mri.fourier3d": "priorloom_mri.operators:fourier3d",
+        "mri.nufft": "priorloom_mri.nufft:nufft",
+        "mri.radial2d": "priorloom_mri.nufft:radial2d",
         "mri.sense2d": "priorloom_mri.operators:sense2d",
+        "mri.sense3d": "priorloom_mri.operators:sense3d",
+        "mri.spiral2d": "priorloom_mri.nufft:spiral2d",
     }
 
 
@@ -36,3 +41,12 @@ def priorloom_modalities() -> Mapping[str, Factory]:
 def priorloom_readers() -> Mapping[str, Factory]:
     """File formats."""
     return {"bart": "priorloom_mri.bart:bart"}
+
+
+@hookimpl
+def priorloom_benchmarks() -> Mapping[str, Factory]:
+    """Cases and peers for ``priorloom bench``."""
+    return {
+        "mri.radial2d": "priorloom_mri.peers:radial2d",
+        "mri.sense2d": "priorloom_mri.peers:sense2d",
+    }
