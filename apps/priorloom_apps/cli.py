@@ -26,6 +26,8 @@ components = typer.Typer(help="What is installed, by kind.")
 app.add_typer(components, name="components")
 diagnose = typer.Typer(help="Evidence about networks: error split, gradient flow, learned schedule.")
 app.add_typer(diagnose, name="diagnose")
+cache = typer.Typer(help="What is kept on disk between runs: matrices that are costly to compute.")
+app.add_typer(cache, name="cache")
 
 Modality = Annotated[str | None, typer.Option("--modality", "-m", help="ct, mri or a plugin's.")]
 Set = Annotated[
@@ -291,6 +293,22 @@ def bench(
         Registry.discover(), operator or [], quick=quick, repeats=repeats, device=device, as_json=as_json, out=out,
         command=_command(),
     )  # fmt: skip
+
+
+@cache.command("list")
+def cache_list(as_json: Json = False) -> None:
+    """Show what the cache holds, and where."""
+    from .cache import list_cache
+
+    list_cache(_console(), as_json)
+
+
+@cache.command("clear")
+def cache_clear() -> None:
+    """Delete what the cache holds; it is made again when it is needed."""
+    from .cache import empty_cache
+
+    empty_cache(_console())
 
 
 @diagnose.command("unrolled")
