@@ -18,7 +18,6 @@ from .lanczos import norm_interval
 from .precision import full_precision
 from .space import Space, keep_kind
 
-
 Map = Literal["_forward", "_adjoint", "_normal"]
 _TRANSPOSE: dict[Map, Map] = {"_forward": "_adjoint", "_adjoint": "_forward", "_normal": "_normal"}
 

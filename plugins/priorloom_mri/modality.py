@@ -19,7 +19,7 @@ from priorloom.stored import stored_slice
 from .coils import birdcage_maps
 from .masks import MaskName, kspace_radius, make_mask, sampled_fraction
 from .noise import add_noise
-from .operators import Fourier2D, Sense2D
+from .operators import Fourier, Sense
 from .phantoms import phantom, smooth_phase
 from .training import PHANTOMS, from_stored, simulator, typical_magnitude
 
@@ -72,12 +72,12 @@ def data_range(truth: Tensor) -> float:
 def describe(operator: LinearOperator) -> dict[str, float | str]:
     """Coils, and what the mask samples: "lines", "points" or "everything", and the achieved acceleration."""
     facts = sizes(operator)
-    if not isinstance(operator, Sense2D | Fourier2D):
+    if not isinstance(operator, Sense | Fourier):
         return facts
     mask = operator.mask
     whole_lines = bool((mask == mask[:1]).all() or (mask == mask[:, :1]).all())
     facts |= {
-        "coils": operator.range.shape[0] if isinstance(operator, Sense2D) else 1,
+        "coils": operator.coils if isinstance(operator, Sense) else 1,
         "sampling": "everything" if bool(mask.all()) else "lines" if whole_lines else "points",
         "achieved acceleration": round(1 / sampled_fraction(mask), 3),
     }

@@ -157,7 +157,7 @@ def test_maps_and_mask_are_given_back_centred(generator: torch.Generator) -> Non
     for shape in SHAPES:
         maps, mask = make(shape, 2, True, generator)
         A = sense2d(maps=maps.numpy(), mask=mask.numpy())
-        assert isinstance(A, operators.Sense2D)
+        assert isinstance(A, operators.Sense)
         torch.testing.assert_close(A.maps, maps)
         assert torch.equal(A.mask, mask.expand(shape))
 
@@ -168,7 +168,10 @@ def test_maps_and_mask_are_given_back_centred(generator: torch.Generator) -> Non
         torch.zeros(4, 5, dtype=torch.bool),
         torch.ones(5, 4, dtype=torch.bool),
         torch.ones(4, dtype=torch.bool),
-        torch.ones(1, 4, 5, dtype=torch.bool),
+        torch.ones(1, 1, 4, 5, dtype=torch.bool),
+        torch.ones(2, 4, 4, dtype=torch.bool),
+        torch.zeros(0, 4, 5, dtype=torch.bool),
+        torch.stack([torch.ones(4, 5), torch.zeros(4, 5)]).bool(),
         torch.full((4, 5), 0.5),
         torch.full((4, 5), torch.nan),
     ],
@@ -214,7 +217,8 @@ def test_a_moved_operator_leaves_nothing_behind(
     kind: str, chunk: int, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The meta device stands for any other one, so that this needs no GPU."""
-    monkeypatch.setattr(operators, "CHUNK_BYTES", {"cpu": chunk, "cuda": chunk})
+    monkeypatch.setitem(operators.CHUNK_BYTES, "cpu", chunk)
+    monkeypatch.setitem(operators.CHUNK_BYTES, "cuda", chunk)
     A = make_operator(kind, (9, 7), generator)
     x, y = A.domain.random(generator, (2,)), A.range.random(generator, (2,))
 
