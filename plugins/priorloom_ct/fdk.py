@@ -13,8 +13,7 @@ from priorloom.memory import require_memory
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
-from .fbp import Filter, angular_weights
-from .fbp import _ramp as ramp_response
+from .fbp import Filter, angular_weights, ramp_response
 from .fbp import _ray_weights as fan_weights
 from .geometry import FloatArray
 from .geometry3d import COPIES, ConeGeometry, compiled_kernels

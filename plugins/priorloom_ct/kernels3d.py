@@ -24,6 +24,27 @@ _compiled = numba.njit(nogil=True, fastmath=True, error_model="numpy", cache=Tru
 _PAD = 2
 """Zeros beside a line: one for the interpolation at its ends, one for the rounding of positions."""
 
+# Positions along a line are in fixed point with 40 bits of fraction, the upper 31 of which are the weight: in floating
+# point, rounding down costs more than all the rest of an interpolation (2.0 against 0.8 ns on a Zen 4).
+_BITS, _DROPPED, _MASK, _UNIT = 40, 9, 2**31 - 1, 2.0**-31
+_ONE, _AHEAD = np.uint64(1), np.uint64(_PAD)
+
+_ROWS = 4
+"""Of voxels that are backprojected together, so that a view is fetched once for all of them."""
+
+
+@_compiled
+def _range(first: int, last: int) -> Any:
+    """``range(first, last)`` in unsigned numbers: a signed index may count from the end, which forbids SIMD code."""
+    return range(np.uint64(first), np.uint64(last))
+
+
+@_compiled
+def _fixed(start: float, step: float, first: int) -> tuple[Any, Any]:
+    """``start + step first`` on a padded line, and ``step``, in fixed point."""
+    advance = np.int64(step * 2.0**_BITS)
+    return np.int64((start + _PAD) * 2.0**_BITS) + advance * first, advance
+
 
 @_compiled
 def _samples(start: float, step: float, length: int, count: int) -> tuple[int, int]:
@@ -55,42 +76,44 @@ def _neighbours(place: float, low: int, high: int) -> tuple[int, int, float, flo
 @_compiled
 def _mix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
     """``line = weight_a a + weight_b b`` on a span."""
-    for k in range(low, high):
-        line[_PAD + k] = weight_a * a[k] + weight_b * b[k]
+    for k in _range(low, high):
+        line[_AHEAD + k] = weight_a * a[k] + weight_b * b[k]
 
 
 @_compiled
 def _unmix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
     """Transpose of _mix; leaves the line zero."""
-    for k in range(low, high):
-        a[k] += weight_a * line[_PAD + k]
-    for k in range(low, high):
-        b[k] += weight_b * line[_PAD + k]
-    for k in range(low - _PAD, high + _PAD):
-        line[_PAD + k] = 0
+    for k in _range(low, high):
+        a[k] += weight_a * line[_AHEAD + k]
+    for k in _range(low, high):
+        b[k] += weight_b * line[_AHEAD + k]
+    for k in _range(low, high + 2 * _PAD):
+        line[k] = 0
 
 
 @_compiled
-def _read(out: Any, line: Any, start: Any, step: Any, first: int, last: int) -> None:
+def _read(out: Any, line: Any, start: float, step: float, first: int, last: int) -> None:
     """``out[k] += line(start + step k)``, interpolated linearly."""
-    one = line.dtype.type(1)
-    for k in range(first, last):
-        at = start + step * k
-        left = np.int32(at)
-        share = at - left
-        out[k] += (one - share) * line[left] + share * line[left + 1]
+    unit = line.dtype.type(_UNIT)
+    at, advance = _fixed(start, step, first)
+    for k in _range(first, last):
+        left = np.uint64(at >> _BITS)
+        a, b = line[left], line[left + _ONE]
+        out[k] += a + line.dtype.type(np.int32((at >> _DROPPED) & _MASK)) * unit * (b - a)
+        at += advance
 
 
 @_compiled
-def _write(line: Any, values: Any, start: Any, step: Any, first: int, last: int) -> None:
+def _write(line: Any, values: Any, start: float, step: float, first: int, last: int) -> None:
     """Transpose of _read."""
-    one = line.dtype.type(1)
-    for k in range(first, last):
-        at = start + step * k
-        left = np.int32(at)
-        share = at - left
-        line[left] += (one - share) * values[k]
-        line[left + 1] += share * values[k]
+    unit = line.dtype.type(_UNIT)
+    at, advance = _fixed(start, step, first)
+    for k in _range(first, last):
+        left = np.uint64(at >> _BITS)
+        b = line.dtype.type(np.int32((at >> _DROPPED) & _MASK)) * unit * values[k]
+        line[left] += values[k] - b
+        line[left + _ONE] += b
+        at += advance
 
 
 @_compiled
@@ -135,8 +158,8 @@ def project(
                     _mix(line, volume[j, a], volume[j, b], real(weight_a), real(weight_b), low, high)
                 else:
                     _mix(line, volume[a, j], volume[b, j], real(weight_a), real(weight_b), low, high)
-                _read(out, line, real(start + _PAD), real(step), k, stop)
-            for k in range(views.shape[2]):
+                _read(out, line, start, step, k, stop)
+            for k in _range(0, views.shape[2]):
                 out[k] *= real(rays.length[view, column]) * slant[column, k]
 
 
@@ -163,7 +186,7 @@ def project_transposed(
                 end = min(end, math.ceil(max(min(max(one, other), 2.0**30), -1.0)) + 1)
             if begin >= end:
                 continue
-            for k in range(views.shape[2]):
+            for k in _range(0, views.shape[2]):
                 values[k] = views[view, column, k] * (real(rays.length[view, column]) * slant[column, k])
             for j in range(begin, end):
                 if steep:
@@ -178,7 +201,7 @@ def project_transposed(
                 if k >= stop:
                     continue
                 low, high = _span(start, step, k, stop, slices)
-                _write(line, values, real(start + _PAD), real(step), k, stop)
+                _write(line, values, start, step, k, stop)
                 if steep:
                     _unmix(line, volume[j, a], volume[j, b], real(weight_a), real(weight_b), low, high)
                 else:
@@ -219,23 +242,25 @@ def backproject(
     real = volume.dtype.type
     line = np.zeros(detector_rows + 2 * _PAD, volume.dtype)
     taken = np.zeros(slices, volume.dtype)
-    for i in range(first, last):
-        volume[i] = 0
+    volume[first:last] = 0
+    for block in range(first, last, _ROWS):
         for view in range(count):
-            for j in range(columns):
-                column, row, row_step, shrink = _shadow(scan, view, x[j], y[i], bottom)
-                a, b, weight_a, weight_b = _neighbours(column, 0, detector_columns)
-                k, stop = _samples(row, row_step, detector_rows, slices)
-                k, stop = max(k, scan.first[view]), min(stop, scan.last[view])
-                if k >= stop or (weight_a == 0 and weight_b == 0):
-                    continue
-                low, high = _span(row, row_step, k, stop, detector_rows)
-                square = shrink * shrink
-                _mix(line, views[view, a], views[view, b], real(weight_a * square), real(weight_b * square), low, high)
-                taken[k:stop] = 0
-                _read(taken, line, real(row + _PAD), real(row_step), k, stop)
-                for s in range(k, stop):
-                    volume[i, j, s] += window[view, s] * taken[s]
+            for i in range(block, min(block + _ROWS, last)):
+                for j in range(columns):
+                    column, row, row_step, shrink = _shadow(scan, view, x[j], y[i], bottom)
+                    a, b, weight_a, weight_b = _neighbours(column, 0, detector_columns)
+                    k, stop = _samples(row, row_step, detector_rows, slices)
+                    k, stop = max(k, scan.first[view]), min(stop, scan.last[view])
+                    if k >= stop or (weight_a == 0 and weight_b == 0):
+                        continue
+                    low, high = _span(row, row_step, k, stop, detector_rows)
+                    weight_a, weight_b = real(weight_a * shrink * shrink), real(weight_b * shrink * shrink)
+                    _mix(line, views[view, a], views[view, b], weight_a, weight_b, low, high)
+                    for s in _range(k, stop):
+                        taken[s] = 0
+                    _read(taken, line, row, row_step, k, stop)
+                    for s in _range(k, stop):
+                        volume[i, j, s] += window[view, s] * taken[s]
 
 
 @_compiled
@@ -259,9 +284,9 @@ def backproject_transposed(
                 if k >= stop or (weight_a == 0 and weight_b == 0):
                     continue
                 low, high = _span(row, row_step, k, stop, detector_rows)
-                for s in range(k, stop):
+                for s in _range(k, stop):
                     values[s] = window[view, s] * volume[i, j, s]
-                _write(line, values, real(row + _PAD), real(row_step), k, stop)
+                _write(line, values, row, row_step, k, stop)
                 square = shrink * shrink
                 _unmix(
                     line, views[view, a], views[view, b], real(weight_a * square), real(weight_b * square), low, high

@@ -235,8 +235,8 @@ def conebeam3d(
 
 
 @example(
-    image_shape=(9, 8, 7), views=15, source_to_axis=40.0, axis_to_detector=20.0, detector_shape=(4, 11), pitch=4.0,
-    arc_deg=720.0,
+    image_shape=(5, 8, 7), views=17, source_to_axis=40.0, axis_to_detector=20.0, detector_shape=(6, 11), pitch=4.0,
+
 )  # fmt: skip
 def helical3d(
     *,
