@@ -102,7 +102,7 @@ def _plain(value: Any) -> Any:
 
 def _show(report: Report, made: Mapping[str, Any]) -> None:
     shell = console()
-    shell.print(_machine_line(made), highlight=False, markup=False)
+    shell.print(_machine_line(made), highlight=False, markup=False, soft_wrap=True)
     for title, lines in _tables(report.rows).items():
         shell.print()
         shell.print(title, style="bold", highlight=False, markup=False, soft_wrap=True)
@@ -136,7 +136,7 @@ def _tables(rows: Sequence[Row]) -> dict[str, list[list[str]]]:
     for row in rows:
         title = f"{row.operator}, {row.case}" + (f" (plan: {row.plan})" if row.plan else "")
         own = [
-            str(row.batch), row.operation, _milliseconds(row.seconds), f"{100 * row.bound_fraction:.0f} %",
+            str(row.batch), row.operation, _milliseconds(row.seconds), f"{100 * row.bound_fraction:.2g} %",
             _mebibytes(row.memory.held, row.memory.peak),
         ]  # fmt: skip
         theirs = [

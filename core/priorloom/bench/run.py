@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,15 +20,15 @@ from ..registry import Registry
 from ..space import Space
 from . import BenchmarkCase, MakePeer, Peer, Timed
 from .machine import Machine
-from .memory import Measured, measured, resident
-from .timing import Times, take_turns
+from .memory import measured, resident
+from .timing import SLOW, Times, take_turns
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 SECONDS, QUICK_SECONDS = 8.0, 1.0
 """Of timing for one case and batch, at most."""
 
-ALL_SECONDS = 90.0
+ALL_SECONDS = 75.0
 """Of timing in all; what prepares the cases comes on top."""
 
 
@@ -106,12 +107,14 @@ class Job:
 
 @dataclass
 class _Contender:
-    """A contender's operations on one input, what each gave when it was tried, and what it holds."""
+    """A contender's operations on one input, what each gave and took when it was tried, and what it holds."""
 
     name: str
     timed: dict[Operation, Timed] = field(default_factory=dict)
     results: dict[Operation, Tensor] = field(default_factory=dict)
+    seconds: dict[Operation, float] = field(default_factory=dict)
     peaks: dict[Operation, int | None] = field(default_factory=dict)
+    held: int | None = None
     note: str = ""
     images: int = 1
 
@@ -164,7 +167,8 @@ def run_jobs(
     """
     count = sum(len(job.case.batches) for job in jobs)
     budget = min(QUICK_SECONDS if quick else SECONDS, ALL_SECONDS / max(count, 1))
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peers warn, such as ODL of large volumes; what matters is in their notes
         for operator in dict.fromkeys(job.operator for job in jobs):
             _warm_up(registry, next(job for job in jobs if job.operator == operator), report.machine.device)
         for job in jobs:
@@ -184,59 +188,65 @@ def _run_job(
         A = A.to(device)
     x = _picture(A.domain, 1).to(device)
     A.adjoint(A(x))
-    held = {"": _grown(before, device)}
-    peers: dict[str, Peer] = {}
+    held = _grown(before, device)
+    made: dict[str, tuple[Peer, _Contender]] = {}
     for name, make in job.peers.items():
         with _noted(report, job, peer=name):
             before = resident(device)
             peer = make(A)
-            _prepare(_ready(name, peer, x, A, 1))
-            peers[name], held[name] = peer, _grown(before, device)
+            contender = _ready(name, peer, x, A)
+            _try_out(contender, report.machine)
+            kept = sum(result.numel() * result.element_size() for result in contender.results.values())
+            contender.held = _grown(before, device, kept)
+            made[name] = peer, contender
     for batch in job.case.batches:
         with _noted(report, job, batch=batch):
             on_case(f"{job.operator} {job.case.label}, batch {batch}")
             spaces = (A.domain, A.range)
             bytes_needed = 4 * batch * sum(s.size * s.dtype.itemsize for s in spaces)
             require_memory(f"a batch of {batch}", bytes_needed, "benchmark it on a larger machine")
-            _run_batch(job, A, peers, held, batch, report, budget, repeats)
+            _run_batch(job, A, held, made, batch, report, budget, repeats)
 
 
 def _run_batch(
-    job: Job, A: LinearOperator, peers: Mapping[str, Peer], held: Mapping[str, int | None], batch: int, report: Report,
-    budget: float, repeats: int | None,
+    job: Job, A: LinearOperator, held: int | None, made: Mapping[str, tuple[Peer, _Contender]], batch: int,
+    report: Report, budget: float, repeats: int | None,
 ) -> None:  # fmt: skip
     machine = report.machine
     x = _picture(A.domain, batch).to(machine.device)
-    ours = _Contender("", images=batch)
     y = A(x)
     calls: dict[Operation, Callable[[], Tensor]] = {"forward": lambda: A(x), "adjoint": lambda: A.adjoint(y)}
     if type(A)._normal is not LinearOperator._normal:
         calls["normal"] = lambda: A.normal(x)
-    ours.timed = {operation: Timed(call, lambda result: result) for operation, call in calls.items()}
+    timed = {operation: Timed(call, lambda result: result) for operation, call in calls.items()}
+    ours = _Contender("", timed, images=batch, held=held)
     _try_out(ours, machine)
     contenders = [ours]
-    for name, peer in peers.items():
+    for name, (peer, tried) in made.items():
         with _noted(report, job, batch=batch, peer=name):
-            contender = _ready(name, peer, x, A, batch)
-            contender.timed = {k: t for k, t in contender.timed.items() if k in ours.timed}
-            _try_out(contender, machine)
+            contender = tried
+            if peer.batched and batch > 1:
+                contender = _ready(name, peer, x, A)
+                contender.held = tried.held
+                _try_out(contender, machine)
             contenders.append(contender)
-    turns = {c.name: {operation: t.call for operation, t in c.timed.items()} for c in contenders}
-    times = take_turns(turns, budget, repeats, machine.synchronize)
+    turns = {c.name: {k: c.timed[k].call for k in ours.timed if k in c.timed} for c in contenders}
+    seconds = {c.name: {k: c.seconds[k] for k in turns[c.name]} for c in contenders}
+    times = take_turns(turns, seconds, budget, repeats, machine.synchronize)
     for operation in ours.timed:
         for c in contenders[1:]:
             if operation not in c.timed:
                 reason = f"has no {operation} operator"
                 report.skipped.append(Skipped(job.operator, job.case.label, reason, batch, c.name, operation))
-        report.rows.append(_row(job, A, operation, contenders, times, held, batch, machine))
+        report.rows.append(_row(job, A, operation, contenders, times, machine))
 
 
 def _row(
     job: Job, A: LinearOperator, operation: Operation, contenders: Sequence[_Contender],
-    times: Mapping[str, Mapping[Operation, Times]], held: Mapping[str, int | None], batch: int, machine: Machine,
+    times: Mapping[str, Mapping[Operation, Times]], machine: Machine,
 ) -> Row:  # fmt: skip
     ours = contenders[0]
-    own = times[""][operation]
+    own, batch = times[""][operation], ours.images
     cost, stated = _cost(A, operation, batch)
     by_memory = cost.bytes / machine.bandwidth(cost.bytes)
     by_arithmetic = cost.flops / machine.rate(A.domain.real_dtype) if cost.flops else 0.0
@@ -250,12 +260,12 @@ def _row(
                 PeerFigures(
                     c.name, seconds, _each(t.quartiles, c.images), len(t.seconds), seconds * batch / own.median,
                     _difference(ours.results[operation], c.results[operation]),
-                    Memory(held.get(c.name), c.peaks[operation]), c.note,
+                    Memory(c.held, c.peaks[operation]), c.note,
                 )
             )  # fmt: skip
     return Row(
         job.operator, job.case.label, batch, operation, str(getattr(A, "plan", "") or ""), own.median / batch,
-        _each(own.quartiles, batch), len(own.seconds), Memory(held[""], ours.peaks[operation]), cost, stated,
+        _each(own.quartiles, batch), len(own.seconds), Memory(ours.held, ours.peaks[operation]), cost, stated,
         bound / batch, "memory" if by_memory >= by_arithmetic else "arithmetic", bound / own.median, tuple(figures),
     )  # fmt: skip
 
@@ -267,12 +277,11 @@ def _cost(A: LinearOperator, operation: Operation, batch: int) -> tuple[Cost, bo
     return compulsory_traffic(A, batch), False
 
 
-def _ready(name: str, peer: Peer, x: Tensor, A: LinearOperator, batch: int) -> _Contender:
-    """A peer's operations on the same input as ours."""
-    images = batch if peer.batched else 1
+def _ready(name: str, peer: Peer, x: Tensor, A: LinearOperator) -> _Contender:
+    """A peer's operations on our input, or on its first image."""
     given = x if peer.batched else x[0]
     makers = {"forward": (peer.forward, given), "adjoint": (peer.adjoint, None), "normal": (peer.normal, given)}
-    contender = _Contender(name, note=peer.note, images=images)
+    contender = _Contender(name, note=peer.note, images=len(x) if peer.batched else 1)
     for operation in OPERATIONS:
         make, value = makers[operation]
         if make is not None:
@@ -280,17 +289,14 @@ def _ready(name: str, peer: Peer, x: Tensor, A: LinearOperator, batch: int) -> _
     return contender
 
 
-def _prepare(contender: _Contender) -> None:
-    for timed in contender.timed.values():
-        timed.call()
-
-
 def _try_out(contender: _Contender, machine: Machine) -> None:
-    """One application of each operation: its result, and its peak memory."""
+    """One application of each operation, two where they are not slow: its result, time and peak memory."""
     for operation, timed in contender.timed.items():
-        tried: Measured = measured(timed.call, machine.device)
+        tried = measured(timed.call, machine.device)
+        if tried.seconds < SLOW:  # what is allocated once is there by now
+            tried = measured(timed.call, machine.device)
         contender.results[operation] = timed.to_tensor(tried.result).cpu()
-        contender.peaks[operation] = tried.peak
+        contender.seconds[operation], contender.peaks[operation] = tried.seconds, tried.peak
 
 
 def _difference(ours: Tensor, theirs: Tensor) -> float | None:
@@ -328,12 +334,13 @@ def _warm_up(registry: Registry, job: Job, device: torch.device) -> None:
         A.normal(x)
         for name, make in job.peers.items():
             with suppress(Exception):
-                _prepare(_ready(name, make(A), x, A, 1))
+                _try_out(_ready(name, make(A), x, A), Machine(device))
 
 
-def _grown(before: int | None, device: torch.device) -> int | None:
+def _grown(before: int | None, device: torch.device, kept: int = 0) -> int | None:
+    """Bytes in use more than `before`, without `kept`, which is ours."""
     now = resident(device)
-    return None if now is None or before is None else max(0, now - before)
+    return None if now is None or before is None else max(0, now - before - kept)
 
 
 def _each(quartiles: tuple[float, float], images: int) -> tuple[float, float]:

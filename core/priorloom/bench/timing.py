@@ -46,7 +46,11 @@ Turn = Mapping[Operation, Callable[[], Any]]
 
 
 def take_turns(
-    contenders: Mapping[str, Turn], budget: float, repeats: int | None = None, wait: Callable[[], None] = lambda: None
+    contenders: Mapping[str, Turn],
+    tried: Mapping[str, Mapping[Operation, float]],
+    budget: float,
+    repeats: int | None = None,
+    wait: Callable[[], None] = lambda: None,
 ) -> dict[str, dict[Operation, Times]]:
     """Times of every operation of every contender.
 
@@ -54,36 +58,32 @@ def take_turns(
     ----------
     contenders
         Their operations by name.
+    tried
+        What each operation took when it was tried, which decides the number of rounds; for a slow contender that was
+        the first of them.
     budget
-        Seconds, shared evenly; each gets as many rounds as fit, `LEAST` at least, `MOST` at most, spread evenly over
-        the whole run.
+        Seconds, shared evenly; each contender gets as many rounds as fit, `LEAST` at least, `MOST` at most, spread
+        evenly over the whole run.
     repeats
         Rounds of each instead.
     wait
         Waits until what was called has happened.
     """
-    times: dict[str, dict[Operation, Times]] = {
-        name: {operation: Times() for operation in turn} for name, turn in contenders.items()
-    }
+    times: dict[str, dict[Operation, Times]] = {}
     rounds: dict[str, int] = {}
-    short: set[str] = set()
     for name, turn in contenders.items():
-        first = {operation: Times() for operation in turn}
-        _run(turn, first, wait)
-        seconds = sum(t.median for t in first.values())
-        if seconds > SLOW:
-            times[name] = first
-        if seconds < SHORT:
-            short.add(name)
-            seconds *= 2
-        fitting = math.floor(budget / len(contenders) / max(seconds, 1e-9))
+        seconds = sum(tried[name].values())
+        passes = 2 if seconds < SHORT else 1
+        fitting = math.floor(budget / len(contenders) / max(passes * seconds, 1e-9))
         rounds[name] = min(max(fitting, LEAST), MOST) if repeats is None else repeats
-        rounds[name] -= seconds > SLOW
+        is_slow = seconds > SLOW
+        rounds[name] -= is_slow
+        times[name] = {operation: Times([tried[name][operation]] if is_slow else []) for operation in turn}
     most = max(rounds.values(), default=0)
     for k in range(most):
         for name, turn in contenders.items():
             if (k + 1) * rounds[name] // most > k * rounds[name] // most:
-                if name in short:
+                if sum(tried[name].values()) < SHORT:
                     _run(turn, {operation: Times() for operation in turn}, wait)
                 _run(turn, times[name], wait)
     return times
