@@ -126,7 +126,7 @@ class Backprojection(LinearOperator):
         return images.reshape(*self.domain.batch_shape(x), *self.range.shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        views = self.plan(y.reshape(-1, *self.range.shape))
+        views: Tensor = self.plan(y.reshape(-1, *self.range.shape))
         return views.reshape(*self.range.batch_shape(y), *self.domain.shape)
 
 

@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-LANES = (1, 4, 8, 16, 32)
+LANES = (4, 8, 16, 32)
 """Numbers of lanes: up to eight cost about as much as one; beyond the last, a line no longer stays in the cache."""
 
 SLAB_BYTES = 2**19
@@ -68,8 +68,7 @@ def _step_signature(target: Any, at: Any, source: Any, first: Any, u: Any, t: An
     return types.void(target, types.intp, source, types.intp, target.dtype, target.dtype, lanes)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def interpolate(typing_context: Any, target: Any, at: Any, source: Any, first: Any, u: Any, t: Any, lanes: Any) -> Any:
+def _interpolate(typing_context: Any, target: Any, at: Any, source: Any, first: Any, u: Any, t: Any, lanes: Any) -> Any:
     """``target[at : at + L] += u source[first : first + L] + t source[first + L : first + 2 L]`` for L lanes."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -84,9 +83,8 @@ def interpolate(typing_context: Any, target: Any, at: Any, source: Any, first: A
     return _step_signature(target, at, source, first, u, t, lanes), emit
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def spread_over(typing_context: Any, target: Any, first: Any, source: Any, at: Any, u: Any, t: Any, lanes: Any) -> Any:
-    """The transpose: ``target[first : ...] += u source[at : ...]``, and the next L entries ``+= t source[at : ...]``."""
+def _spread_over(typing_context: Any, target: Any, first: Any, source: Any, at: Any, u: Any, t: Any, lanes: Any) -> Any:
+    """The transpose: ``target[first : ...] += u source[at : ...]``; the next L entries take t times the same."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         a = _Lanes(context, builder, signature)
@@ -100,11 +98,15 @@ def spread_over(typing_context: Any, target: Any, first: Any, source: Any, at: A
     return _step_signature(target, first, source, at, u, t, lanes), emit
 
 
+interpolate: Any = intrinsic(_interpolate)
+spread_over: Any = intrinsic(_spread_over)
+
+
 def _next(place: Any, count: int) -> Any:
     return ir.Constant(place.type, count)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _crossing(starts, slopes, sharpness, j, width, places, shares):  # type: ignore[no-untyped-def]
     """Which of some neighbouring rays meet line j of an image inside, as a range; for these, where and how.
 
@@ -132,7 +134,7 @@ def _crossing(starts, slopes, sharpness, j, width, places, shares):  # type: ign
     return first, last
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _count_below(starts, slopes, j, sign, bound, tie):  # type: ignore[no-untyped-def]
     """How many of the rising ``sign p`` are below `bound`, or, with the tie 0, not above it."""
     low, high = 0, len(starts)
@@ -146,7 +148,7 @@ def _count_below(starts, slopes, j, sign, bound, tie):  # type: ignore[no-untype
     return low
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def project(image, width, rays, runs, first_run, last_run, sinogram, lanes):  # type: ignore[no-untyped-def]
     """Adds up an image along the rays of some runs.
 
@@ -170,7 +172,7 @@ def project(image, width, rays, runs, first_run, last_run, sinogram, lanes):  # 
                     interpolate(sinogram, ray, image, place, lengths[first + k] - t, t, lanes)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def project_back(image, width, rays, runs, first_line, last_line, sinogram, lanes):  # type: ignore[no-untyped-def]
     """The transpose of ``project`` for some lines of the image: adds the sinogram of all runs to them."""
     n = len(lanes)
@@ -189,13 +191,13 @@ def project_back(image, width, rays, runs, first_line, last_line, sinogram, lane
                     spread_over(image, place, sinogram, ray, lengths[first + k] - t, t, lanes)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _lines_at_once(line_bytes):  # type: ignore[no-untyped-def]
     """Lines of an image that stay in the second-level cache while all rays cross them."""
     return max(1, SLAB_BYTES // line_bytes)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def _shadow(c, j, width, elements, places, shares, weights):  # type: ignore[no-untyped-def]
     """Where the pixels of line j cast their shadow in a view.
 
@@ -212,7 +214,7 @@ def _shadow(c, j, width, elements, places, shares, weights):  # type: ignore[no-
         weights[i] = s * s
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def collect(image, width, shadows, first_line, last_line, sinogram, elements, lanes):  # type: ignore[no-untyped-def]
     """Adds to every pixel of some lines s^2 times what lies at its shadow in every view (``_shadow``).
 
@@ -232,7 +234,7 @@ def collect(image, width, shadows, first_line, last_line, sinogram, elements, la
                     interpolate(image, (j * width + i) * n, sinogram, place, weights[i] - t, t, lanes)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def collect_back(image, width, shadows, first_view, last_view, sinogram, elements, lanes):  # type: ignore[no-untyped-def]
     """The transpose of ``collect`` for some views: adds the image to them."""
     n = len(lanes)
@@ -248,7 +250,7 @@ def collect_back(image, width, shadows, first_view, last_view, sinogram, element
                     spread_over(sinogram, place, image, (j * width + i) * n, weights[i] - t, t, lanes)
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def pack(source, starts, steps, first_line, last_line, width, pad, target, n):  # type: ignore[no-untyped-def]
     """Lays lines of a batch out as n lanes.
 
@@ -272,7 +274,7 @@ def pack(source, starts, steps, first_line, last_line, width, pad, target, n):  
                         target[np.uint64(place + i * n)] = source[b, np.uint64(start + i * step)]
 
 
-@_compiled  # type: ignore[untyped-decorator]
+@_compiled
 def unpack(source, starts, steps, first_line, last_line, width, target, n):  # type: ignore[no-untyped-def]
     """Adds n lanes up into lines of a batch, the transpose of ``pack`` with the inverse starts and steps.
 

@@ -53,11 +53,11 @@ class MatrixPlan(Plan):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, rows, columns]`` to ``[batch, views, detectors]``."""
-        return torch.cat([self._forward(part) for part in x.split(self._at_once)])
+        return torch.cat([self._forward(part) for part in torch.split(x, self._at_once)])
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``[batch, views, detectors]`` to ``[batch, rows, columns]``."""
-        return torch.cat([self._adjoint(part) for part in y.split(self._at_once)])
+        return torch.cat([self._adjoint(part) for part in torch.split(y, self._at_once)])
 
     @property
     def _at_once(self) -> int:
@@ -65,7 +65,7 @@ class MatrixPlan(Plan):
 
     def _forward(self, x: Tensor) -> Tensor:
         copies = torch.stack([_copy(s, x) for s in self.folding.symmetries], dim=1)
-        rays = self.matrix(copies.reshape(-1, x[0].numel())).reshape(-1, *self._grid)
+        rays: Tensor = self.matrix(copies.reshape(-1, x[0].numel())).reshape(-1, *self._grid)
         self._turn_round(rays)
         return rays.flatten(1, 2).index_select(1, self.order)
 
@@ -85,7 +85,7 @@ class MatrixPlan(Plan):
 
     def __str__(self) -> str:
         orbits, copies = self.folding.views.shape
-        return f"{self.name}: {orbits} base views, {copies} copies of the image, {self.matrix.values.numel()} weights"
+        return f"{self.name}: {orbits} base views, {copies} copies of the image, {self.matrix.weights} weights"
 
 
 def _copy(symmetry: Symmetry, images: Tensor) -> Tensor:

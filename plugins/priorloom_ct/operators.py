@@ -66,7 +66,7 @@ class RayTransform(LinearOperator):
         return self._backprojection
 
     def _forward(self, x: Tensor) -> Tensor:
-        views = self.plan(x.reshape(-1, *self.domain.shape))
+        views: Tensor = self.plan(x.reshape(-1, *self.domain.shape))
         return views.reshape(*self.domain.batch_shape(x), *self.range.shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:

@@ -34,6 +34,12 @@ class SparseMatrix(nn.Module):
         for name, tensor in _csr_arrays(matrix, dtype, device).items():
             self.register_buffer(name, tensor, persistent=False)
             self.register_buffer(f"transposed_{name}", None, persistent=False)
+        self.values: Tensor
+
+    @property
+    def weights(self) -> int:
+        """Number of entries that are stored."""
+        return int(self.values.numel())
 
     def forward(self, x: Tensor) -> Tensor:
         """``M x`` for every row of ``[batch, n]``."""

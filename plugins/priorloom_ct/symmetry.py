@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from .geometry import Geometry
 
-Image = TypeVar("Image", bound=npt.NDArray[Any])
+Places = npt.NDArray[np.int64]
 
 OVERHEAD = 8
 """Finding a pixel of a ray costs about as much as adding it up in this many copies of the image."""
@@ -43,15 +42,14 @@ class Symmetry:
         """b of a, in degrees."""
         return 90.0 * self.turns + (-base_deg if self.mirrored else base_deg)
 
-    def copy(self, image: Image) -> Image:
+    def copy(self, image: Places) -> Places:
         """The copy of ``[rows, columns]`` that view a sees, without moving data."""
-        turned: Image = np.rot90(image, -self.image_turns)  # type: ignore[assignment]
-        return turned[:, ::-1] if self.mirrored else turned  # type: ignore[return-value]
+        turned = np.rot90(image, -self.image_turns)
+        return turned[:, ::-1] if self.mirrored else turned
 
-    def original(self, copy: Image) -> Image:
+    def original(self, copy: Places) -> Places:
         """The inverse of ``copy``."""
-        turned: Image = copy[:, ::-1] if self.mirrored else copy  # type: ignore[assignment]
-        return np.rot90(turned, self.image_turns)  # type: ignore[return-value]
+        return np.rot90(copy[:, ::-1] if self.mirrored else copy, self.image_turns)
 
     @property
     def image_turns(self) -> int:
@@ -143,8 +141,8 @@ def _fold(geometry: Geometry, group: tuple[Symmetry, ...]) -> Folding:
             bases.append(angle)
             table.append(row)
     views = np.array(table, dtype=np.int64)
-    used = (views >= 0).any(0)
-    symmetries = tuple(s for s, one in zip(group, used, strict=True) if one)
+    used = np.flatnonzero((views >= 0).any(0))
+    symmetries = tuple(group[k] for k in used)
     return Folding(symmetries, tuple(bases), np.ascontiguousarray(views[:, used]))
 
 
