@@ -334,7 +334,7 @@ def _checked_maps(maps: Tensor | Array, image_shape: tuple[int, ...]) -> Tensor:
 def _check_memory(image_shape: tuple[int, ...], samples: int, coils: int) -> None:
     """Maps, coil data in and out, the transfer functions with their double-precision parts, and FINUFFT's grid."""
     pixels, axes = math.prod(image_shape), len(image_shape)
-    kernel = (4 + 16 + 16 + 8) * 2**axes * pixels + 16 * math.ceil(UPSAMPLING**axes * pixels)
+    kernel = (8 + 16 + 16 + 8) * 2**axes * pixels + 16 * math.ceil(UPSAMPLING**axes * pixels)
     needed = 8 * coils * (pixels + 2 * samples) + 16 * axes * samples + kernel
     sizes = f"mri.nufft with {pixels} pixels, {samples} samples and {coils} coils"
     require_memory(sizes, needed, "use fewer of them (coil compression)")

@@ -32,7 +32,7 @@ from priorloom.space import Space
 
 from .nonuniform import NonuniformFFT
 
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+CHUNK_BYTES = {"cpu": 2 << 20, "cuda": 256 << 20}
 """Coil images that are transformed at once: on a CPU they should stay in the cache, a GPU wants to be filled."""
 
 
@@ -68,6 +68,9 @@ def transfer(transform: NonuniformFFT) -> Tensor:
 class ToeplitzNormal(LinearOperator):
     """``x -> sum_c conj(S_c) (p * (S_c x))`` on ``[..., *image_shape]``; its own adjoint.
 
+    The inverse FFT is a second forward one, ``F^-1 k = conj(F conj(k)) / N``: the first conjugation is a sign in the
+    transfer function, the second one that of the single image at the end, and the maps need no conjugate.
+
     Parameters
     ----------
     kernel
@@ -79,48 +82,47 @@ class ToeplitzNormal(LinearOperator):
     def __init__(self, kernel: Tensor, maps: Tensor | None) -> None:
         space = Space(tuple(kernel.shape[1:]), kernel.dtype.to_complex())
         super().__init__(space, space)
-        self.register_buffer("kernel", kernel, persistent=False)
+        gain = kernel / space.size
+        # Factors for real and imaginary parts, side by side in memory: ten times faster than to broadcast one to both.
+        self.register_buffer("_weights", torch.stack((gain, -gain), -1), persistent=False)
+        for axis, n in enumerate(space.shape):
+            angle = (-math.pi / n) * torch.arange(n, dtype=torch.float64, device=kernel.device)
+            half = torch.polar(torch.ones_like(angle), angle).to(space.dtype)
+            self.register_buffer(f"_half_{axis}", half.reshape(-1, *(1,) * (space.ndim - 1 - axis)), persistent=False)
         self.register_buffer("maps", maps, persistent=False)
-        self.kernel: Tensor
+        self._weights: Tensor
         self.maps: Tensor | None
 
     def _forward(self, x: Tensor) -> Tensor:
-        shape = self.domain.shape
-        images = x.reshape(-1, *shape)
-        result = torch.zeros_like(images)
-        for q, corner in enumerate(parities(len(shape))):
-            phase = self._phase(corner)
-            modulated, part = images * phase, torch.zeros_like(images)
-            for b, c in self._chunks(len(images)):
-                part[b] += self._filtered(modulated[b], c, self.kernel[q])
-            result += part.mul_(phase.conj())
-        return result.reshape(x.shape)
+        images = x.reshape(-1, *self.domain.shape)
+        total = torch.zeros_like(images)
+        for corner, weights in zip(parities(self.domain.ndim), self._weights, strict=True):
+            modulated, part = self._modulated(images, corner), torch.zeros_like(images)
+            for b, c in chunks(len(images), self._coils, self.domain, images.device):
+                part[b] += self._filtered(modulated[b], c, weights)
+            total += self._modulated(part, corner)
+        return total.conj_physical_().reshape(x.shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._forward(y)
 
-    def _filtered(self, images: Tensor, coils: slice, kernel: Tensor) -> Tensor:
-        """``sum_c conj(S_c) IFFT(K_q FFT(S_c x))`` of a few images and coils, with one buffer."""
-        dims = self.domain.dims
-        z = torch.fft.fftn(images if self.maps is None else images[:, None] * self.maps[coils], dim=dims)
-        torch.view_as_real(z).mul_(kernel[..., None])
-        torch.fft.ifftn(z, dim=dims, out=z)
-        if self.maps is None:
-            return z
-        combined: Tensor = torch.linalg.vecdot(self.maps[coils], z, dim=-self.domain.ndim - 1)
-        return combined
+    def _filtered(self, images: Tensor, coils: slice, weights: Tensor) -> Tensor:
+        """``conj(sum_c conj(S_c) IFFT(K_q FFT(S_c x)))`` of a few images and coils."""
+        maps, dims = self.maps if self.maps is None else self.maps[coils], self.domain.dims
+        z = torch.fft.fftn(images if maps is None else images[:, None] * maps, dim=dims)
+        torch.view_as_real(z).mul_(weights)
+        z = torch.fft.fftn(z, dim=dims)
+        return z if maps is None else z.mul_(maps).sum(1)
 
-    def _phase(self, corner: tuple[int, ...]) -> Tensor:
-        """``phi_q``, ``[*image_shape]``."""
-        phase = torch.ones((), dtype=torch.complex128, device=self.kernel.device)
-        for q, n in zip(corner, self.domain.shape, strict=True):
-            angle = (-math.pi * q / n) * torch.arange(n, dtype=torch.float64, device=self.kernel.device)
-            phase = phase[..., None] * torch.polar(torch.ones_like(angle), angle)
-        return phase.to(self.domain.dtype)
+    def _modulated(self, images: Tensor, corner: tuple[int, ...]) -> Tensor:
+        """``phi_q x``."""
+        for axis, q in enumerate(corner):
+            images = images * getattr(self, f"_half_{axis}") if q else images
+        return images
 
-    def _chunks(self, batch: int) -> list[tuple[slice, slice]]:
-        coils = 1 if self.maps is None else len(self.maps)
-        return chunks(batch, coils, self.domain, self.kernel.device)
+    @property
+    def _coils(self) -> int:
+        return 1 if self.maps is None else len(self.maps)
 
 
 def chunks(batch: int, coils: int, space: Space, device: torch.device) -> list[tuple[slice, slice]]:
