@@ -47,15 +47,14 @@ def measured(call: Callable[[], Any], device: torch.device) -> Measured:
 
 def resident(device: torch.device) -> int | None:
     """Bytes in use now, after everything that can be given back was."""
+    gc.collect()
     if device.type == "cuda":
-        gc.collect()
         return torch.cuda.memory_allocated(device)
     _give_back()
     return _status("VmRSS")
 
 
 def _reset_cuda(device: torch.device) -> int:
-    gc.collect()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
@@ -72,7 +71,6 @@ def _reset_resident() -> int | None:
 
 def _give_back() -> None:
     # Freed memory that the allocator keeps would hide what the next call takes.
-    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
