@@ -24,7 +24,7 @@ ROW_KEYS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["components", "list"], ["plugins"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["bench", "--help"], ["components", "list"], ["plugins"]])
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom priorloom_apps.cli import main\n"
