@@ -46,6 +46,7 @@ def priorloom_readers() -> Mapping[str, Factory]:
 def priorloom_benchmarks() -> Mapping[str, Factory]:
     """Cases and peers for ``priorloom bench``."""
     return {
+        "ct.conebeam3d": "priorloom_ct.peers:conebeam3d",
         "ct.fanbeam2d": "priorloom_ct.peers:fanbeam2d",
         "ct.parallel2d": "priorloom_ct.peers:parallel2d",
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,10 @@ from priorloom.operator import LinearOperator
 
 from .backends import backend
 from .geometry import Geometry
+from .geometry3d import ConeGeometry
 from .odl_adapter import diagonal_weight
+
+Turn = Callable[[Tensor], Tensor]
 
 
 def parallel2d() -> OperatorBenchmark:
@@ -39,6 +43,16 @@ def fanbeam2d() -> OperatorBenchmark:
     return OperatorBenchmark("ct.fanbeam2d", (case,), {"odl-astra": odl_astra, "scikit-image": scikit_image})
 
 
+def conebeam3d() -> OperatorBenchmark:
+    """The cone-beam transform beside ODL with ASTRA, which has it on CUDA only."""
+    parameters: dict[str, Any] = {
+        "image_shape": (64, 64, 64), "views": 90, "detector_shape": (96, 96), "detector_pitch": 1.5,
+        "source_to_axis": 200.0, "axis_to_detector": 100.0,
+    }  # fmt: skip
+    case = BenchmarkCase("64x64x64, 90 views of 96x96", parameters)
+    return OperatorBenchmark("ct.conebeam3d", (case,), {"odl-astra": odl_astra_cone})
+
+
 def odl_astra(A: LinearOperator) -> Peer:
     """ODL's RayTransform of the same scan, by ASTRA on the CPU (on CUDA where the operator is there)."""
     odl, tomo = backend("odl", "this peer"), backend("odl.applications.tomo", "this peer")
@@ -49,21 +63,54 @@ def odl_astra(A: LinearOperator) -> Peer:
     space = odl.uniform_discr([-h for h in half], half, geometry.image_shape[::-1], dtype="float32")
     impl = "astra_cuda" if A.device.type == "cuda" else "astra_cpu"
     transform = tomo.RayTransform(space, geometry.to_odl(), impl=impl)
-    adjoint = transform.adjoint
+    # ODL's first axis is x, its second y, which points up.
+    return _odl_peer(transform, lambda x: torch.rot90(x, -1), lambda x: torch.rot90(x, 1), lambda y: y, impl)
+
+
+def odl_astra_cone(A: LinearOperator) -> Peer:
+    """ODL's RayTransform of the same cone-beam scan, by ASTRA on CUDA."""
+    odl, tomo = backend("odl", "this peer"), backend("odl.applications.tomo", "this peer")
+    scan = getattr(A, "geometry", None)
+    if not isinstance(scan, ConeGeometry):
+        raise InputError("scan for this peer", expected="a cone beam", got=type(A).__name__)
+    if not backend("astra", "this peer").use_cuda():
+        raise InputError("ASTRA's cone beam", expected="a CUDA GPU (it has none for the CPU)", got="none here")
+    g, angles = scan.plane, scan.angles
+    slices, rows, columns = scan.image_shape
+    sizes = columns * g.pixel_size / 2, rows * g.pixel_size / 2, slices * scan.slice_thickness / 2
+    space = odl.uniform_discr([-h for h in sizes], sizes, (columns, rows, slices), dtype="float32")
+    half = np.array([g.detectors * g.detector_pitch / 2, scan.detector_rows * scan.row_pitch / 2])
+    shift = np.array([g.offset, scan.row_offset])
+    geometry = tomo.ConeBeamGeometry(
+        odl.nonuniform_partition(angles, min_pt=angles[0] - 1e-3, max_pt=angles[-1] + 1e-3),
+        odl.uniform_partition(-half - shift, half - shift, (g.detectors, scan.detector_rows)),
+        g.source_to_axis, g.axis_to_detector, pitch=scan.pitch, offset_along_axis=scan.start_z, check_bounds=False,
+    )  # fmt: skip
+    transform = tomo.RayTransform(space, geometry, impl="astra_cuda")
+    return _odl_peer(
+        transform,
+        lambda x: x.flip(-2).permute(2, 1, 0),
+        lambda x: x.permute(2, 1, 0).flip(-2),
+        lambda y: y.transpose(-1, -2),
+        "astra_cuda",
+    )
+
+
+def _odl_peer(transform: Any, to_odl: Turn, from_odl: Turn, data: Turn, impl: str) -> Peer:
+    """`to_odl` and `from_odl` order the axes of an image, `data` those of a measurement, both ways."""
+    space, adjoint = transform.domain, transform.adjoint
     before, after = diagonal_weight(transform.range), diagonal_weight(space)
 
     def forward(x: Tensor) -> Timed:
-        image = space.element(torch.rot90(x.cpu(), -1).numpy().copy())  # ODL's first axis is x, its second y
-        return Timed(lambda: transform(image), lambda data: torch.from_numpy(np.array(data.asarray())))
+        image = space.element(to_odl(x.cpu()).numpy().copy())
+        return Timed(lambda: transform(image), lambda result: data(torch.from_numpy(np.array(result.asarray()))))
 
     def back(y: Tensor) -> Timed:
-        data = transform.range.element((y.cpu().numpy() / before).astype(np.float32))
-
-        def image(result: Any) -> Tensor:
-            # ODL's adjoint belongs to weighted inner products; ours is the transpose.
-            return torch.rot90(torch.from_numpy(np.array(after * result.asarray())), 1)
-
-        return Timed(lambda: adjoint(data), image)
+        sinogram = transform.range.element((data(y.cpu()).numpy() / before).astype(np.float32))
+        # ODL's adjoint belongs to weighted inner products; ours is the transpose.
+        return Timed(
+            lambda: adjoint(sinogram), lambda result: from_odl(torch.from_numpy(np.array(after * result.asarray())))
+        )
 
     return Peer(forward, back, note=f"ODL RayTransform, {impl}, one image at a time")
 
