@@ -45,6 +45,8 @@ def sigpy_sense(A: LinearOperator) -> Peer:
     maps, mask = getattr(A, "maps", None), getattr(A, "mask", None)
     if not isinstance(maps, Tensor) or not isinstance(mask, Tensor):
         raise InputError("operator for sigpy", expected="coil maps and a mask", got=type(A).__name__)
+    if tuple(maps.shape[1:]) != A.domain.shape:
+        raise InputError("operator for sigpy", expected="one set of maps and one frame", got=list(A.domain.shape))
     weights = np.broadcast_to(mask.cpu().numpy(), A.domain.shape).astype(np.float32)
     return _peer(linop.Sense(maps.cpu().numpy(), weights=weights), "NumPy's FFT, shifts on every call")
 

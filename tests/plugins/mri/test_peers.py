@@ -37,6 +37,12 @@ def test_sigpys_sense_is_the_same_map(generator: torch.Generator) -> None:
     assert max(differences(A, peers.sigpy_sense(A))) < 1e-5
 
 
+def test_several_sets_of_maps_are_not_compared() -> None:
+    A = sense2d(maps=birdcage_maps(4, (12, 10)).expand(2, 4, 12, 10))
+    with pytest.raises(InputError, match="operator for sigpy: expected one set of maps and one frame"):
+        peers.sigpy_sense(A)
+
+
 def test_sigpys_nufft_is_the_same_map_to_its_accuracy() -> None:
     A = radial2d(maps=birdcage_maps(3, (24, 20)), spokes=17, readout=40)
     found = differences(A, peers.sigpy_nufft(A))
