@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .geometry import Geometry
 from .plan import Plan
-from .sparse import SparseMatrix
+from .sparse import BYTES_PER_WEIGHT, SparseMatrix
 from .symmetry import Folding, Symmetry
 
 COLUMNS = 32
@@ -37,6 +37,7 @@ class MatrixPlan(Plan):
         super().__init__()
         self.name = "folded matrix" if len(folding.symmetries) > 1 else "matrix"
         self.geometry, self.folding = geometry, folding
+        self.images_at_once = max(1, COLUMNS // len(folding.symmetries))
         self.matrix = SparseMatrix(matrix, dtype, device)
         copies, orbits = len(folding.symmetries), len(folding.bases_deg)
         views = torch.from_numpy(folding.views.T.copy()).flatten()  # [copies * orbits]
@@ -51,17 +52,18 @@ class MatrixPlan(Plan):
         """Of the matrix and, once it was used, its transpose."""
         return sum(buffer.numel() * buffer.element_size() for buffer in self.matrix.buffers() if buffer is not None)
 
+    @property
+    def bytes_read(self) -> int:
+        """Of the matrix, or of its transpose."""
+        return self.matrix.weights * BYTES_PER_WEIGHT
+
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, rows, columns]`` to ``[batch, views, detectors]``."""
-        return torch.cat([self._forward(part) for part in torch.split(x, self._at_once)])
+        return torch.cat([self._forward(part) for part in torch.split(x, self.images_at_once)])
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``[batch, views, detectors]`` to ``[batch, rows, columns]``."""
-        return torch.cat([self._adjoint(part) for part in torch.split(y, self._at_once)])
-
-    @property
-    def _at_once(self) -> int:
-        return max(1, COLUMNS // len(self.folding.symmetries))
+        return torch.cat([self._adjoint(part) for part in torch.split(y, self.images_at_once)])
 
     def _forward(self, x: Tensor) -> Tensor:
         copies = torch.stack([_copy(s, x) for s in self.folding.symmetries], dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,7 +154,28 @@ def rays_across(geometry: Geometry, angles_deg: tuple[float, ...], by_columns: b
     return Rays(np.ascontiguousarray(table), np.ascontiguousarray(runs), before)
 
 
-class RayDriven(Plan):
+class KernelPlan(Plan):
+    """What both plans without a matrix share: which images are computed together, as which lanes."""
+
+    name = "matrix-free"
+
+    def __init__(self, geometry: Geometry) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.folding = Folding.of(geometry)
+        self.images_at_once = max(1, kernels.LANES[-1] // len(self.folding.symmetries))
+
+    def _chunks(self, batch: int) -> Iterator[tuple[slice, tuple[int, ...]]]:
+        for first in range(0, batch, self.images_at_once):
+            last = min(first + self.images_at_once, batch)
+            yield slice(first, last), kernels.lanes_for((last - first) * len(self.folding.symmetries))
+
+    def __str__(self) -> str:
+        orbits, copies = self.folding.views.shape
+        return f"{self.name}: {orbits} base views, {copies} copies of the image"
+
+
+class RayDriven(KernelPlan):
     """The ray transform by ``kernels.project``: no matrix, no memory beyond the lanes.
 
     Parameters
@@ -162,12 +184,8 @@ class RayDriven(Plan):
         The scan.
     """
 
-    name = "matrix-free"
-
     def __init__(self, geometry: Geometry) -> None:
-        super().__init__()
-        self.geometry = geometry
-        self.folding = Folding.of(geometry)
+        super().__init__(geometry)
         self._sinogram = sinogram_layout(geometry, self.folding, 0)
         self._passes: list[tuple[Layout, Rays]] = []
         for by_columns in (False, True):
@@ -179,7 +197,7 @@ class RayDriven(Plan):
         """``[batch, rows, columns]`` to ``[batch, views, detectors]``, on the CPU."""
         geometry = self.geometry
         y = x.new_zeros(x.shape[0], geometry.views * geometry.detectors)
-        for members, lanes in chunks(x.shape[0], len(self.folding.symmetries)):
+        for members, lanes in self._chunks(x.shape[0]):
             images = x[members].reshape(-1, x[0].numel()).contiguous()
             packed = [
                 (layout.pack(images, lanes, f"image {k}").numpy(), layout, rays)
@@ -205,7 +223,7 @@ class RayDriven(Plan):
         """``[batch, views, detectors]`` to ``[batch, rows, columns]``, on the CPU."""
         rows, columns = self.geometry.image_shape
         x = y.new_zeros(y.shape[0], rows * columns)
-        for members, lanes in chunks(y.shape[0], len(self.folding.symmetries)):
+        for members, lanes in self._chunks(y.shape[0]):
             sinograms = y[members].reshape(-1, y[0].numel()).contiguous()
             sinogram = self._sinogram.pack(sinograms, lanes, "sinogram").numpy()
             for layout, rays in self._passes:
@@ -219,10 +237,6 @@ class RayDriven(Plan):
         """Of the table of rays."""
         return sum(rays.table.nbytes for _, rays in self._passes)
 
-    def __str__(self) -> str:
-        orbits, copies = self.folding.views.shape
-        return f"{self.name}: {orbits} base views, {copies} copies of the image"
-
 
 def _project_back(image: Any, layout: Layout, rays: Rays, sinogram: Any, lanes: tuple[int, ...]) -> None:
     entries = (layout.width + 2) * len(lanes)
@@ -234,7 +248,7 @@ def _project_back(image: Any, layout: Layout, rays: Rays, sinogram: Any, lanes: 
     spread(work, len(layout.starts))
 
 
-class PixelDriven(Plan):
+class PixelDriven(KernelPlan):
     """The backprojection of filtered backprojection by ``kernels.collect``, as the adjoint.
 
     Parameters
@@ -243,12 +257,8 @@ class PixelDriven(Plan):
         The scan.
     """
 
-    name = "matrix-free"
-
     def __init__(self, geometry: Geometry) -> None:
-        super().__init__()
-        self.geometry = geometry
-        self.folding = Folding.of(geometry)
+        super().__init__(geometry)
         self._image = image_layout(geometry, self.folding, 0)
         self._sinogram = sinogram_layout(geometry, self.folding, 1)
         self._shadows = shadows(geometry, self.folding.bases_deg)
@@ -257,7 +267,7 @@ class PixelDriven(Plan):
         """``[batch, rows, columns]`` to ``[batch, views, detectors]``, on the CPU."""
         geometry, layout = self.geometry, self._image
         y = x.new_zeros(x.shape[0], geometry.views * geometry.detectors)
-        for members, lanes in chunks(x.shape[0], layout.copies):
+        for members, lanes in self._chunks(x.shape[0]):
             images = x[members].reshape(-1, x[0].numel()).contiguous()
             image = layout.pack(images, lanes, "image").numpy()
             sinogram = scratch("sinogram", self._sinogram.size * len(lanes), x)
@@ -269,7 +279,7 @@ class PixelDriven(Plan):
         """``[batch, views, detectors]`` to ``[batch, rows, columns]``, on the CPU."""
         layout = self._image
         x = y.new_zeros(y.shape[0], layout.size)
-        for members, lanes in chunks(y.shape[0], layout.copies):
+        for members, lanes in self._chunks(y.shape[0]):
             sinograms = y[members].reshape(-1, y[0].numel()).contiguous()
             sinogram = self._sinogram.pack(sinograms, lanes, "sinogram").numpy()
             image = scratch("image", layout.size * len(lanes), y)
@@ -281,10 +291,6 @@ class PixelDriven(Plan):
     def bytes_held(self) -> int:
         """Of the table of shadows."""
         return self._shadows.nbytes
-
-    def __str__(self) -> str:
-        orbits, copies = self.folding.views.shape
-        return f"{self.name}: {orbits} base views, {copies} copies of the image"
 
 
 def shadows(geometry: Geometry, angles_deg: tuple[float, ...]) -> FloatArray:
@@ -318,10 +324,3 @@ def _collect_back(image: Any, layout: Layout, table: Any, sinogram: Any, element
         kernels.collect_back(image, layout.width, table, first, last, sinogram, elements, lanes)
 
     spread(work, len(table))
-
-
-def chunks(batch: int, copies: int) -> list[tuple[slice, tuple[int, ...]]]:
-    """Members of a batch that are computed together, and their lanes."""
-    at_once = max(1, kernels.LANES[-1] // copies)
-    members = [slice(first, min(first + at_once, batch)) for first in range(0, batch, at_once)]
-    return [(part, kernels.lanes_for((part.stop - part.start) * copies)) for part in members]

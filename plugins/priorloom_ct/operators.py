@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from priorloom.cost import Cost, Operation
 from priorloom.errors import InputError
 from priorloom.hooks import example
 from priorloom.operator import LinearOperator
@@ -15,6 +16,7 @@ from priorloom.space import Space
 from .fbp import Backprojection, filtered_backprojection
 from .geometry import Geometry, scan_geometry
 from .plan import Plan, PlanName, ray_plan
+from .weights import expected_weights
 
 
 class RayTransform(LinearOperator):
@@ -72,6 +74,17 @@ class RayTransform(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         images = self.plan.adjoint(y.reshape(-1, *self.range.shape))
         return images.reshape(*self.range.batch_shape(y), *self.domain.shape)
+
+    def cost(self, operation: Operation, batch: int) -> Cost:
+        """What the weights demand however they are found: a multiplication and an addition each, for every image.
+
+        The data are moved once, and the plan's tables once for as many images as it computes together.
+        """
+        passes = 2 if operation == "normal" else 1
+        weights = expected_weights(self.geometry, self.geometry.views)
+        values = batch * (self.domain.size + self.range.size) * self.domain.dtype.itemsize
+        tables = math.ceil(batch / self.plan.images_at_once) * self.plan.bytes_read
+        return Cost(2.0 * weights * batch * passes, float(passes * (values + tables)))
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         return filtered_backprojection(self, y)

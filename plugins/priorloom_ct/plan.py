@@ -24,6 +24,9 @@ class Plan(nn.Module):
 
     name: str
 
+    images_at_once: int
+    """How many images share one pass over the tables or the matrix."""
+
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, rows, columns]`` to ``[batch, views, detectors]``."""
         raise NotImplementedError
@@ -36,6 +39,11 @@ class Plan(nn.Module):
     def bytes_held(self) -> int:
         """What it keeps between calls."""
         raise NotImplementedError
+
+    @property
+    def bytes_read(self) -> int:
+        """What one pass reads of it."""
+        return self.bytes_held
 
 
 def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: torch.device) -> Plan:
