@@ -72,7 +72,8 @@ class ConeBackprojection(LinearOperator):
     """Voxel-driven backprojection, ``[..., views, detector rows, columns]`` to ``[..., slices, rows, columns]``.
 
     Every voxel takes from every view the value at its shadow (bilinear interpolation), times ``(D / (D + d))^2`` and,
-    on a helix, the weight of the view at the voxel's height.
+    on a helix, the weight of the view at the voxel's height. On CUDA, circles are backprojected by ASTRA; everything
+    else is computed on the CPU.
 
     Parameters
     ----------
@@ -89,10 +90,22 @@ class ConeBackprojection(LinearOperator):
             _LOG.warning("priorloom: %s", remark)
 
     def _forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda and not self.geometry.pitch:
+            return self._by_astra(x)
         return self._each(x, self.domain, self.range, adjoint=False)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         return self._each(y, self.range, self.domain, adjoint=True)
+
+    def _by_astra(self, x: Tensor) -> Tensor:
+        """ASTRA's backprojection weighs a voxel in a view by its volume over the area that an element covers there."""
+        from .astra_cuda import AstraCone
+
+        plane = self.geometry.plane
+        voxel = plane.pixel_size**2 * self.geometry.slice_thickness
+        element = plane.detector_pitch * self.geometry.row_pitch / plane.magnification**2
+        volumes = AstraCone(self.geometry).adjoint(x.reshape(-1, *self.domain.shape)) * (element / voxel)
+        return volumes.reshape(*self.domain.batch_shape(x), *self.range.shape)
 
     def _each(self, x: Tensor, source: Space, target: Space, adjoint: bool) -> Tensor:
         batch = source.batch_shape(x)

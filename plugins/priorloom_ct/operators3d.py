@@ -9,15 +9,15 @@ from torch import Tensor
 
 from priorloom.errors import InputError
 from priorloom.hooks import example
-from priorloom.memory import require_memory
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
 from .fdk import ConeBackprojection, fdk
 from .geometry import SENSIBLE
-from .geometry3d import COPIES, ConeGeometry, compiled_kernels, cone_geometry
+from .geometry3d import ConeGeometry, cone_geometry
 from .operators import RayTransform, parallel2d
-from .threads import spread
+from .plan import Plan, PlanName
+from .plans3d import ConePlanName, cone_plan
 
 
 class SliceTransform(LinearOperator):
@@ -55,21 +55,39 @@ class SliceTransform(LinearOperator):
 class ConeTransform(LinearOperator):
     """Line integrals: ``[..., slices, rows, columns]`` in 1/mm to ``[..., views, detector rows, detector columns]``.
 
-    Joseph's interpolation, computed in every application from the geometry; the adjoint is its exact transpose. On the
-    CPU it runs on torch's number of threads, one volume of a batch after the other.
+    Joseph's interpolation, computed in every application from the geometry. On the CPU the adjoint is the exact
+    transpose; on CUDA it is ASTRA's backprojection, which is near it (``astra_cuda``).
 
     Parameters
     ----------
     geometry
         The scan.
+    plan
+        How it is computed, see ``plans3d.cone_plan``.
+
+    Raises
+    ------
+    InputError
+        On first application, when the plan does not fit the device.
     """
 
-    def __init__(self, geometry: ConeGeometry) -> None:
+    def __init__(self, geometry: ConeGeometry, plan: ConePlanName = "auto") -> None:
         super().__init__(Space(geometry.image_shape), Space(geometry.range_shape))
         self.geometry = geometry
+        self.wanted_plan = plan
         # Tells the device.
         self.register_buffer("angles", torch.from_numpy(geometry.angles).float(), persistent=False)
+        self._plan: Plan | None = None
+        self._planned_for: str | None = None
         self._backprojection: ConeBackprojection | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """How it is computed here: its name, and in words by ``str``; made on first use."""
+        if self._plan is None or self._planned_for != self.device.type:
+            self._plan = cone_plan(self.geometry, self.wanted_plan, self.device)
+            self._planned_for = self.device.type
+        return self._plan
 
     @property
     def backprojection(self) -> ConeBackprojection:
@@ -79,45 +97,15 @@ class ConeTransform(LinearOperator):
         return self._backprojection
 
     def _forward(self, x: Tensor) -> Tensor:
-        return self._each(x, self.domain, self.range, adjoint=False)
+        views: Tensor = self.plan(x.reshape(-1, *self.domain.shape))
+        return views.reshape(*self.domain.batch_shape(x), *self.range.shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return self._each(y, self.range, self.domain, adjoint=True)
-
-    def _each(self, x: Tensor, source: Space, target: Space, adjoint: bool) -> Tensor:
-        batch = source.batch_shape(x)
-        entries = math.prod(batch) * target.size + COPIES * (source.size + target.size)
-        require_memory("a batch of cone-beam transforms", x.element_size() * entries, "use a smaller batch")
-        y = x.new_empty(*batch, *target.shape)
-        for one, out in zip(x.detach().reshape(-1, *source.shape), y.view(-1, *target.shape), strict=True):
-            if adjoint:
-                volume = torch.empty(self._inside, dtype=x.dtype)
-                self._run(volume, one.transpose(1, 2).contiguous(), adjoint=True)
-                out.copy_(volume.permute(2, 0, 1))
-            else:
-                views, rows, columns = target.shape
-                result = torch.empty((views, columns, rows), dtype=x.dtype)
-                self._run(one.permute(1, 2, 0).contiguous(), result, adjoint=False)
-                out.copy_(result.transpose(1, 2))
-        return y
+        volumes = self.plan.adjoint(y.reshape(-1, *self.range.shape))
+        return volumes.reshape(*self.range.batch_shape(y), *self.domain.shape)
 
     def _pseudo_inverse(self, y: Tensor) -> Tensor:
         return fdk(self.backprojection, y)
-
-    @property
-    def _inside(self) -> tuple[int, int, int]:
-        slices, rows, columns = self.domain.shape
-        return rows, columns, slices
-
-    def _run(self, volume: Tensor, views: Tensor, adjoint: bool) -> None:
-        """One volume ``[rows, columns, slices]`` and its views ``[views, detector columns, detector rows]``."""
-        kernels, scan = compiled_kernels("the cone-beam transform"), self.geometry
-        thickness, rays = scan.slice_thickness, scan.rays
-        arrays, slant = (volume.numpy(), views.numpy()), scan.slant.astype(volume.numpy().dtype)
-        height = (scan.source_z - scan.z[0]) / thickness
-        row, step = float(scan.row_positions[0]) / thickness, scan.row_pitch / thickness
-        kernel, count = (kernels.project_transposed, volume.shape[0]) if adjoint else (kernels.project, views.shape[0])
-        spread(lambda first, last: kernel(*arrays, rays, slant, height, row, step, first, last), count)
 
     def extra_repr(self) -> str:
         """Path of the source and sizes."""
@@ -136,6 +124,7 @@ def parallel3d(
     detectors: int | None = None,
     detector_pitch: float | None = None,
     offset: float = 0.0,
+    plan: PlanName = "auto",
 ) -> SliceTransform:
     """The ray transform of a stack of slices in parallel beams, one detector row for each slice.
 
@@ -157,6 +146,8 @@ def parallel3d(
         Their spacing in mm; the pixel size when absent.
     offset
         Shift of the rotation axis on the detector from the detector's centre, in mm towards higher elements.
+    plan
+        How a slice is computed, as in ct.parallel2d.
 
     Raises
     ------
@@ -169,7 +160,7 @@ def parallel3d(
         )
     plane = parallel2d(
         image_shape=image_shape[1:], pixel_size=pixel_size, views=views, angles_deg=angles_deg, arc_deg=arc_deg,
-        detectors=detectors, detector_pitch=detector_pitch, offset=offset,
+        detectors=detectors, detector_pitch=detector_pitch, offset=offset, plan=plan,
     )  # fmt: skip
     return SliceTransform(plane, image_shape[0])
 
@@ -190,6 +181,7 @@ def conebeam3d(
     row_pitch: float | None = None,
     offset: float = 0.0,
     row_offset: float = 0.0,
+    plan: ConePlanName = "auto",
 ) -> ConeTransform:
     """The ray transform of a cone-beam scan on a circle, with a flat detector.
 
@@ -219,6 +211,8 @@ def conebeam3d(
         Shift of the projected rotation axis from the detector's centre, in mm on the detector towards higher columns.
     row_offset
         Shift of the source's plane from the detector's centre, in mm on the detector towards higher rows.
+    plan
+        How it is computed: "matrix-free" on the CPU, "astra" on CUDA.
 
     Raises
     ------
@@ -226,12 +220,11 @@ def conebeam3d(
         For a parameter without meaning, a source inside the volume's cylinder, rays too steep for the slices, or sizes
         beyond the memory.
     """
-    return ConeTransform(
-        cone_geometry(
-            image_shape, pixel_size, slice_thickness, views, angles_deg, arc_deg, detector_shape, detector_pitch,
-            row_pitch, offset, row_offset, source_to_axis, axis_to_detector,
-        )
+    geometry = cone_geometry(
+        image_shape, pixel_size, slice_thickness, views, angles_deg, arc_deg, detector_shape, detector_pitch, row_pitch,
+        offset, row_offset, source_to_axis, axis_to_detector,
     )  # fmt: skip
+    return ConeTransform(geometry, plan)
 
 
 @example(
@@ -255,6 +248,7 @@ def helical3d(
     offset: float = 0.0,
     row_offset: float = 0.0,
     start_z: float | None = None,
+    plan: ConePlanName = "auto",
 ) -> ConeTransform:
     """The ray transform of a helical cone-beam scan with a flat detector.
 
@@ -289,6 +283,8 @@ def helical3d(
         Shift of the source's plane from the detector's centre, in mm on the detector towards higher rows.
     start_z
         Height of the source at the angle zero in mm; when absent, the helix is centred on the volume.
+    plan
+        How it is computed: "matrix-free" on the CPU, "astra" on CUDA.
 
     Raises
     ------
@@ -301,9 +297,8 @@ def helical3d(
     if arc_deg is None:
         thickness = pixel_size if slice_thickness is None else slice_thickness
         arc_deg = 360 * image_shape[0] * thickness / abs(pitch) + 420
-    return ConeTransform(
-        cone_geometry(
-            image_shape, pixel_size, slice_thickness, views, angles_deg, arc_deg, detector_shape, detector_pitch,
-            row_pitch, offset, row_offset, source_to_axis, axis_to_detector, pitch, start_z,
-        )
+    geometry = cone_geometry(
+        image_shape, pixel_size, slice_thickness, views, angles_deg, arc_deg, detector_shape, detector_pitch, row_pitch,
+        offset, row_offset, source_to_axis, axis_to_detector, pitch, start_z,
     )  # fmt: skip
+    return ConeTransform(geometry, plan)
