@@ -15,6 +15,7 @@ from .modality import Case
 from .noise import backprojected_std
 from .operator import Identity
 from .parameters import REQUIRED, Parameter, signature_parameters
+from .per_image import per_image
 from .problem import Problem, Term
 from .solve import Outcome, Record
 from .space import Space
@@ -249,9 +250,9 @@ def objective(case: Case, prior: Functional | Term, constraint: Functional | Non
     return Problem(least_squares(case), constraint, (term,))
 
 
-def direct(case: Case, image: Tensor) -> Assembly:
-    """The assembly of a direct method: the image, and no steps."""
-    return Assembly(Problem(least_squares(case)), nn.ModuleList([]), start=image)
+def direct(case: Case, image: Tensor, warnings: tuple[str, ...] = ()) -> Assembly:
+    """The assembly of a direct method: the image, no steps, and what the reader should know about it."""
+    return Assembly(Problem(least_squares(case)), nn.ModuleList([]), start=image, warnings=warnings)
 
 
 def regularised(
@@ -277,8 +278,9 @@ def regularised(
     start
         The starting image; zero when absent.
     """
+    A = case.operator
     chosen = {"lam": lam} if "lam" in prior.unset else {}
-    problem = objective(case, prior.build(case.operator.domain, **chosen), constraint)
+    problem = objective(case, per_image(prior.build(A.image_space, **chosen), A.domain), constraint)
     parameters = {f"prior.{name}": value for name, value in chosen.items()}
     certificate: Certificate = "certified" if converges(step, problem) else "empirical"
     return Assembly(problem, step, start, solver, parameters, certificate)

@@ -95,6 +95,22 @@ class Geometry:
         """Positions of the detector elements relative to the projected rotation axis, in mm on the detector."""
         return (np.arange(self.detectors) - (self.detectors - 1) / 2) * self.detector_pitch - self.offset
 
+    def truncation(self) -> str | None:
+        """Which part of the image's inscribed circle the detector misses, in words; None when it misses none."""
+        radius = min(self.image_shape) / 2 * self.pixel_size
+        half = radius if self.is_parallel else radius / math.sqrt(1 - (radius / self.source_to_axis) ** 2)
+        ends = (
+            self.detector_positions[0] - self.detector_pitch / 2,
+            self.detector_positions[-1] + self.detector_pitch / 2,
+        )
+        seen = min(-ends[0], ends[1]) / self.magnification
+        if seen > half - self.pixel_size:
+            return None
+        return (
+            f"the detector sees {max(seen, 0.0):.4g} mm on one side of the axis, the image's circle has {half:.4g} mm: "
+            "filtered backprojection is wrong where the object is cut off; take more detectors, or an iterative method"
+        )
+
     def key(self) -> dict[str, Any]:
         """All that determines the rays but for the angles, as plain values."""
         return {name: value for name, value in asdict(self).items() if name != "angles_deg"}

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from priorloom.memory import require_memory
+
 from . import kernels
 from .geometry import FloatArray, Geometry
 from .plan import Plan
@@ -18,6 +20,12 @@ from .symmetry import Folding
 from .threads import spread
 
 Index = npt.NDArray[np.int64]
+
+SCRATCH = 2**27
+"""Bytes of lanes that a batch may take; larger images have fewer of them."""
+
+TABLE_BYTES = 2 * 4 * 8
+"""Of a ray in the tables of both directions."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,19 @@ class KernelPlan(Plan):
         super().__init__()
         self.geometry = geometry
         self.folding = Folding.of(geometry)
-        self.images_at_once = max(1, kernels.LANES[-1] // len(self.folding.symmetries))
+        copies = len(self.folding.symmetries)
+        most = next(n for n in reversed(kernels.LANES) if n == kernels.LANES[0] or n * self._lane_bytes <= SCRATCH)
+        self.images_at_once = max(1, most // copies)
+        lanes = len(kernels.lanes_for(copies))
+        require_memory(
+            f"a {geometry.describe()}", lanes * self._lane_bytes + TABLE_BYTES * len(self.folding.bases_deg)
+            * geometry.detectors, "use larger pixels, fewer views or fewer detectors",
+        )  # fmt: skip
+
+    @property
+    def _lane_bytes(self) -> int:
+        rows, columns = self.geometry.image_shape
+        return 4 * (2 * rows * columns + len(self.folding.bases_deg) * self.geometry.detectors)
 
     def _chunks(self, batch: int) -> Iterator[tuple[slice, tuple[int, ...]]]:
         for first in range(0, batch, self.images_at_once):

@@ -64,7 +64,9 @@ def _fbp(case: Case, *, filter: Filter = "ram-lak", cutoff: float = 1.0) -> Asse
     """
     A = case.operator
     if isinstance(A, RayTransform):
-        return direct(case, filtered_backprojection(A, case.measurement, filter, cutoff))
+        cut_off = A.geometry.truncation()
+        image = filtered_backprojection(A, case.measurement, filter, cutoff)
+        return direct(case, image, () if cut_off is None else (cut_off,))
     if (filter, cutoff) != ("ram-lak", 1.0):
         raise InputError("filter of fbp", expected="a ct ray transform", got=type(A).__name__, cure="leave it unset")
     return direct(case, A.pseudo_inverse(case.measurement))

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from priorloom.errors import InputError
+from priorloom.modality import Case
 from priorloom_ct import plan
 from priorloom_ct.fbp import Backprojection, Filter, angular_weights, filtered_backprojection
 from priorloom_ct.operators import RayTransform, fanbeam2d, parallel2d
+from priorloom_ct.pipelines import fbp as direct_method
 
 from .conftest import Disc
 
@@ -157,3 +159,24 @@ def test_nearly_repeated_views_keep_the_weights_finite(apart: float) -> None:
             weights = A.backprojection.ray_weights
             assert bool(weights.isfinite().all())
             assert float(weights.min()) >= 0
+
+
+@pytest.mark.parametrize(
+    ("make", "cut"),
+    [
+        (lambda: parallel2d(**GRID, views=4), False),
+        (lambda: parallel2d(**GRID, views=4, detectors=97), False),
+        (lambda: parallel2d(**GRID, views=4, detectors=60), True),
+        (lambda: parallel2d(**GRID, views=4, detectors=120, offset=30.0), True),
+        (lambda: fanbeam2d(**GRID, views=4, **FAN), False),
+        (lambda: fanbeam2d(**GRID, views=4, detectors=80, **FAN), True),
+    ],
+)
+def test_a_detector_that_is_too_small_is_told(make: Callable[[], RayTransform], cut: bool) -> None:
+    A = make()
+    case = Case("disc", "ct", A, torch.zeros(A.range.shape), noise_std=1.0)
+    warnings = direct_method().assemble(case).warnings
+    assert len(warnings) == cut
+    if cut:
+        assert "the image's circle has" in warnings[0]
+        assert "more detectors" in warnings[0]
