@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,9 @@ SCHEMA = 1
 
 PEERS = ("sigpy", "finufft", "scipy", "pylops")
 """Packages whose versions matter here, beside those that every result states."""
+
+BUSY = 0.3
+"""Load per core before the run, beyond which the reader is warned."""
 
 COLUMNS = (
     "batch", "operation", "ms/image", "of bound", "MiB", "peer", "its ms/image", "times faster", "difference",
@@ -183,6 +187,11 @@ def _notes(report: Report) -> list[str]:
         "medians, contenders in turns in one process; 'times faster' is the peer's time over ours; MiB: held by the "
         "operator + peak of one application; difference: |ours - peer| / |peer| on a smooth picture"
     ]
+    if report.machine.load > BUSY * (os.cpu_count() or 1):
+        notes.append(
+            f"the machine was busy (load {report.machine.load:.1f} before the run): times are too high, most of all those of "
+            "several threads"
+        )
     if any(not row.cost_stated for row in report.rows):
         guessed = sorted({row.operator for row in report.rows if not row.cost_stated})
         notes.append(

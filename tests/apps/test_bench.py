@@ -91,6 +91,13 @@ def test_the_table_on_the_terminal_and_in_markdown_says_the_same(cli: Cli, tmp_p
         assert words in page
 
 
+@pytest.mark.parametrize("load", [0.0, 99.0])
+def test_a_busy_machine_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch, load: float) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    run = cli("bench", "--quick", "--repeats", 1)
+    assert ("the machine was busy (load 99.0 before the run)" in run.out) == (load > 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

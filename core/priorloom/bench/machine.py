@@ -27,6 +27,8 @@ class Machine:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self.load = os.getloadavg()[0]
+        """Processes that wanted to run in the minute before: other people's work."""
         self._bandwidths: dict[int, float] = {}
         self._rates: dict[torch.dtype, float] = {}
 
@@ -77,7 +79,7 @@ class Machine:
             "system": platform.platform(terse=True),
             "threads": torch.get_num_threads(),
             "environment": threads,
-            "load": os.getloadavg()[0],
+            "load": self.load,
             "device": "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device),
             "bandwidth": {str(size): rate for size, rate in sorted(self._bandwidths.items())},
             "flops": {str(dtype).removeprefix("torch."): rate for dtype, rate in self._rates.items()},
