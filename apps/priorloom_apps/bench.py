@@ -188,10 +188,8 @@ def _notes(report: Report) -> list[str]:
         "operator + peak of one application; difference: |ours - peer| / |peer| on a smooth picture"
     ]
     if report.machine.load > BUSY * (os.cpu_count() or 1):
-        notes.append(
-            f"the machine was busy (load {report.machine.load:.1f} before the run): times are too high, most of all those of "
-            "several threads"
-        )
+        load = f"load {report.machine.load:.1f} before the run"
+        notes.append(f"the machine was busy ({load}): times are too high, most of all those of several threads")
     if any(not row.cost_stated for row in report.rows):
         guessed = sorted({row.operator for row in report.rows if not row.cost_stated})
         notes.append(
