@@ -126,16 +126,16 @@ class NonCartesian(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         images = x.reshape(-1, 1, *self.domain.shape) / math.sqrt(self.domain.size)
-        y = images.new_empty(len(images), self._coils, self._samples)
-        for b, c in chunks(len(images), self._coils, self.domain, images.device):
+        y = images.new_empty(len(images), self.coils, self._samples)
+        for b, c in chunks(len(images), self.coils, self.domain, images.device):
             coil_images = images[b] if self.maps is None else images[b] * self.maps[c]
             y[b, c] = self._transform().forward(coil_images.flatten(0, 1)).reshape(y[b, c].shape)
         return y.reshape(*self.domain.batch_shape(x), *self.range.shape)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        samples = y.reshape(-1, self._coils, self._samples)
+        samples = y.reshape(-1, self.coils, self._samples)
         images = samples.new_zeros(len(samples), *self.domain.shape)
-        for b, c in chunks(len(samples), self._coils, self.domain, samples.device):
+        for b, c in chunks(len(samples), self.coils, self.domain, samples.device):
             part = samples[b, c]
             z = self._transform().adjoint(part.flatten(0, 1)).reshape(*part.shape[:2], *self.domain.shape)
             images[b] += z[:, 0] if self.maps is None else torch.linalg.vecdot(self.maps[c], z, dim=1)
@@ -153,7 +153,8 @@ class NonCartesian(LinearOperator):
         return image / power.clamp_min(MAPS_FLOOR * float(power.max()))
 
     @property
-    def _coils(self) -> int:
+    def coils(self) -> int:
+        """The number of coils."""
         return 1 if self.maps is None else len(self.maps)
 
     @property
@@ -162,7 +163,7 @@ class NonCartesian(LinearOperator):
 
     def extra_repr(self) -> str:
         """Sizes."""
-        return f"image {self.domain.shape}, samples {tuple(self.trajectory.shape[:-1])}, {self._coils} coil(s)"
+        return f"image {self.domain.shape}, samples {tuple(self.trajectory.shape[:-1])}, {self.coils} coil(s)"
 
 
 def _example_trajectory() -> Tensor:
