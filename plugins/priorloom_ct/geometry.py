@@ -99,11 +99,8 @@ class Geometry:
         """Which part of the image's inscribed circle the detector misses, in words; None when it misses none."""
         radius = min(self.image_shape) / 2 * self.pixel_size
         half = radius if self.is_parallel else radius / math.sqrt(1 - (radius / self.source_to_axis) ** 2)
-        ends = (
-            self.detector_positions[0] - self.detector_pitch / 2,
-            self.detector_positions[-1] + self.detector_pitch / 2,
-        )
-        seen = min(-ends[0], ends[1]) / self.magnification
+        places = self.detector_positions
+        seen = (min(-places[0], places[-1]) + self.detector_pitch / 2) / self.magnification
         if seen > half - self.pixel_size:
             return None
         return (

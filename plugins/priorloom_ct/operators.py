@@ -24,15 +24,15 @@ class RayTransform(LinearOperator):
 
     The weight of a pixel on a ray is Joseph's linear interpolation for parallel rays (Joseph, IEEE Trans. Med. Imaging
     1, 1982) and the length of the intersection for fans (Siddon, Med. Phys. 12, 1985), as ODL uses them by default. The
-    adjoint is the exact transpose. Views that are turns and reflections of each other share their rays
-    (``symmetry.Folding``).
+    adjoint is the exact transpose, but for the plan "astra". Views that are turns and reflections of each other share
+    their rays (``symmetry.Folding``).
 
     Parameters
     ----------
     geometry
         The scan.
     plan
-        How it is computed, see ``plan.ray_plan``: the weights are the same in all plans.
+        How it is computed, see ``plan.ray_plan``: the weights are the same in all plans but "astra".
 
     Raises
     ------
@@ -130,7 +130,8 @@ def parallel2d(
     offset
         Shift of the rotation axis on the detector from the detector's centre, in mm towards higher elements.
     plan
-        How it is computed: "matrix-free", by the "folded" matrix or the whole "matrix", or what is fastest here.
+        How it is computed: "matrix-free" (CPU), by the "folded" matrix or the whole "matrix", by "astra" (CUDA; near
+        the adjoint only), by what turns out fastest when "measured" here, or by what usually is ("auto").
 
     Raises
     ------
@@ -180,7 +181,8 @@ def fanbeam2d(
         Shift of the projected rotation axis from the detector's centre, in mm on the detector towards higher
         elements.
     plan
-        How it is computed: "matrix-free", by the "folded" matrix or the whole "matrix", or what is fastest here.
+        How it is computed: "matrix-free" (CPU), by the "folded" matrix or the whole "matrix", by "astra" (CUDA; near
+        the adjoint only), by what turns out fastest when "measured" here, or by what usually is ("auto").
 
     Raises
     ------

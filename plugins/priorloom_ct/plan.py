@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from importlib.util import find_spec
 from typing import Literal
 
@@ -9,22 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from priorloom.cache import Arrays, cached
-from priorloom.errors import InputError
+from priorloom.errors import InputError, PriorloomError
 from priorloom.memory import memory_budget, readable_bytes
 
 from .geometry import Geometry
 from .sparse import BYTES_PER_WEIGHT
 from .symmetry import Folding
 
-PlanName = Literal["auto", "matrix-free", "folded", "matrix"]
+PlanName = Literal["auto", "measured", "matrix-free", "folded", "matrix", "astra"]
 
 
 class Plan(nn.Module):
-    """Computes a linear map from images to sinograms and its exact transpose; holds no state but constants."""
+    """Computes a linear map from images to sinograms and its transpose; holds no state but constants."""
 
     name: str
 
-    images_at_once: int
+    adjoint_is_exact: bool = True
+    """Whether ``adjoint`` is the transpose to rounding."""
+
+    images_at_once: int = 1
     """How many images share one pass over the tables or the matrix."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,7 +56,8 @@ def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: t
 
     Measured, the compiled kernels of "matrix-free" are faster than the products of matrices for every scan on a CPU
     (docs/performance.md), so "auto" takes them there. Elsewhere, and where numba is missing, it takes the matrix that
-    is "folded" by the symmetries of the scan.
+    is "folded" by the symmetries of the scan. "measured" tries all that the device can run on one image, ASTRA on CUDA
+    too, whose adjoint is not exact, and takes the fastest.
 
     Raises
     ------
@@ -59,19 +65,64 @@ def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: t
         For a plan that the device cannot run, or a matrix that exceeds the memory budget, with its estimated size.
     """
     on_cpu = device.type == "cpu"
+    if wanted == "measured":
+        return _fastest(geometry, dtype, device)
     if wanted == "auto":
         wanted = "matrix-free" if on_cpu and has_kernels() else "folded"
     if wanted == "matrix-free":
-        if not on_cpu:
-            raise InputError("plan matrix-free", expected="tensors on the CPU", got=device.type, cure="use plan=auto")
+        _require_device(wanted, on_cpu, "tensors on the CPU", device)
         from .matrix_free import RayDriven
 
         return RayDriven(geometry)
+    if wanted == "astra":
+        _require_device(wanted, device.type == "cuda", "tensors on a CUDA device", device)
+        from .astra_cuda import AstraFan, AstraParallel
+
+        return AstraParallel(geometry) if geometry.is_parallel else AstraFan(geometry)
     from .matrices import MatrixPlan
 
     folding = Folding.of(geometry) if wanted == "folded" else Folding.trivial(geometry)
     weights = _ray_weights(geometry, folding, on_cpu)
     return MatrixPlan(geometry, folding, weights, dtype, device)
+
+
+def _fastest(geometry: Geometry, dtype: torch.dtype, device: torch.device) -> Plan:
+    candidates: tuple[PlanName, ...] = ("folded", "matrix", "matrix-free" if device.type == "cpu" else "astra")
+    best: tuple[float, Plan] | None = None
+    refused: PriorloomError | None = None
+    for name in candidates:
+        try:
+            plan = ray_plan(geometry, name, dtype, device)
+            seconds = _seconds(plan, torch.ones(1, *geometry.image_shape, dtype=dtype, device=device))
+        except PriorloomError as error:
+            refused = error
+            continue
+        if best is None or seconds < best[0]:
+            best = seconds, plan
+    if best is None:
+        assert refused is not None
+        raise refused
+    return best[1]
+
+
+def _seconds(plan: Plan, x: Tensor) -> float:
+    """The best of three times for forward and adjoint, after one to warm up."""
+    best = math.inf
+    for turn in range(4):
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        began = time.perf_counter()
+        plan.adjoint(plan(x))
+        if x.is_cuda:
+            torch.cuda.synchronize(x.device)
+        if turn:
+            best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _require_device(plan: PlanName, fits: bool, expected: str, device: torch.device) -> None:
+    if not fits:
+        raise InputError(f"plan {plan}", expected=expected, got=device.type, cure="use plan=auto")
 
 
 def pixel_plan(geometry: Geometry, dtype: torch.dtype, device: torch.device) -> Plan:

@@ -282,6 +282,26 @@ def test_without_the_compiler_it_takes_the_matrix(monkeypatch: pytest.MonkeyPatc
     assert parallel2d(image_shape=(8, 8), views=4).plan.name == "folded matrix"
 
 
+def test_the_fastest_plan_is_found_by_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"folded matrix": 3.0, "matrix": 2.0, "matrix-free": 4.0}
+    monkeypatch.setattr(plans, "_seconds", lambda plan, x: seconds[plan.name])
+    scan: dict[str, Any] = {"image_shape": (8, 8), "views": 4, "plan": "measured"}
+    assert parallel2d(**scan).plan.name == "matrix"
+    monkeypatch.undo()
+    assert parallel2d(**scan).plan.name in seconds
+    monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "1e-6")
+    with pytest.raises(InputError, match=r"^memory of a parallel-beam scan, 8 x 8 pixels, 4 views, 13 detectors: exp"):
+        _ = parallel2d(**scan).plan
+
+
+@pytest.mark.parametrize("name", ["astra", "matrix-free"])
+def test_a_plan_for_another_device_is_refused(name: PlanName) -> None:
+    A = parallel2d(image_shape=(8, 8), views=4, plan=name)
+    device = torch.device("cpu" if name == "astra" else "cuda")
+    with pytest.raises(InputError, match=f"^plan {name}: expected tensors on .* got {device}; use plan=auto"):
+        plans.ray_plan(A.geometry, name, torch.float32, device)
+
+
 def test_missing_backend_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "astra", None)
     with pytest.raises(PriorloomError) as caught:
