@@ -65,8 +65,8 @@ class Planes:
 
 def planes(case: Case, results: Sequence[Result], modality: Modality) -> Planes:
     """The planes of a case: the window comes from the truth, else from all `results` together."""
-    truth = None if case.truth is None else plane(modality.display(case.truth))
-    images = [plane(modality.display(result.image)) for result in results]
+    truth = None if case.truth is None else plane(modality.display(case.operator.combined(case.truth)))
+    images = [plane(modality.display(case.operator.combined(result.image))) for result in results]
     judged = images if truth is None else [truth]
     return Planes(truth, images, window(judged) if judged else (0.0, 1.0))
 

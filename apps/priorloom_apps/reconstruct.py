@@ -9,6 +9,7 @@ from priorloom.comparison import Method, reconstruct
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import OutputError
 from priorloom.files import check_writable, write_atomic
+from priorloom.modality import Case
 from priorloom.pipeline import Result
 from priorloom.registry import Registry
 
@@ -30,15 +31,16 @@ def run_reconstruction(plan: Plan, method: str, registry: Registry, out: Path, d
     if out.suffix.lower() == ".npy":
         write_atomic(out, npy_bytes(result.image.cpu().numpy()))
     else:
-        write_atomic(out, _picture(result, registry))
+        write_atomic(out, _picture(case, result, registry))
     modality = registry.modality(case.modality)
     print(f"{case.name}: {summary(result)}")
     print(f"wrote {out}: {' x '.join(map(str, result.image.shape))} in {modality.units}")
     return result
 
 
-def _picture(result: Result, registry: Registry) -> bytes:
+def _picture(case: Case, result: Result, registry: Registry) -> bytes:
     from . import pictures
 
-    shown = pictures.plane(registry.modality(result.modality).display(result.image))
+    image = case.operator.combined(result.image)
+    shown = pictures.plane(registry.modality(case.modality).display(image))
     return pictures.grey_png(shown, *pictures.window([shown]))

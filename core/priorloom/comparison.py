@@ -138,8 +138,8 @@ def _reconstruct(
         raise DivergenceError(f"method '{method.name}' on case '{case.name}'", expected="a finite image", got="NaN")
     figures = None
     if case.truth is not None:
-        truth = modality.display(case.truth)
-        figures = metrics(modality.display(image), truth, modality.data_range(truth))
+        truth = modality.display(case.operator.combined(case.truth))
+        figures = metrics(modality.display(case.operator.combined(image)), truth, modality.data_range(truth))
     return Result(
         method=method.name,
         kind=pipeline.kind,

@@ -187,7 +187,7 @@ class Training:
 
 def sizes(operator: LinearOperator) -> dict[str, float | str]:
     """The sizes of the image: rows and columns, or those of each axis."""
-    shape = operator.domain.shape
+    shape = operator.image_space.shape
     names = ("rows", "columns") if len(shape) == 2 else tuple(f"size of axis {i}" for i in range(len(shape)))
     return dict(zip(names, shape, strict=True))
 

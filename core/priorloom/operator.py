@@ -175,6 +175,19 @@ class LinearOperator(nn.Module):
         return Adjoint(self)
 
     @property
+    def image_space(self) -> Space:
+        """The Space of one image: the domain, unless an element of it holds several (frames, map sets).
+
+        Priors and denoisers are made for one image and see all of them one by one.
+        """
+        return self.domain
+
+    def combined(self, x: Tensor) -> Tensor:
+        """What of an element `x` of the domain is shown and measured: all of it, unless several parts of it (map sets)
+        stand for one image."""
+        return x
+
+    @property
     def computes_double(self) -> bool:
         """Whether the operator and all its parts compute in double precision after ``.double()``."""
         return all(part.has_double for part in self._operators())

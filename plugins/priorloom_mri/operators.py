@@ -44,6 +44,11 @@ class Fourier(LinearOperator):
         """The sampling mask, bool ``[(frames), *image]``, centred."""
         return self._mask.bool().expand(self.domain.shape)
 
+    @property
+    def image_space(self) -> Space:
+        """One image of one frame."""
+        return Space(self.image_shape, self.domain.dtype)
+
     def _forward(self, x: Tensor) -> Tensor:
         return fftc(x, len(self.image_shape)) * self._mask
 

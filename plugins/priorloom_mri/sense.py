@@ -76,8 +76,22 @@ class Sense(LinearOperator):
         """The number of coils."""
         return self._maps.shape[1]
 
+    @property
+    def image_space(self) -> Space:
+        """One image of one set and one frame."""
+        return Space(self.image_shape, self.domain.dtype)
+
+    def combined(self, x: Tensor) -> Tensor:
+        """The root sum of squares over the sets: with orthonormal maps, that of the coil images."""
+        if not self.sets:
+            return x
+        axis = -len(self.image_shape) - 1
+        power: Tensor = torch.view_as_real(x.resolve_conj()).square().sum((axis - 1, -1))
+        return power.sqrt()
+
     def _weighted(self, dtype: torch.dtype) -> Tensor:
-        return kspace_factor(self.image_shape, dtype).to(self._mask.device) * self._mask
+        factor: Tensor = kspace_factor(self.image_shape, dtype)
+        return factor.to(self._mask.device) * self._mask
 
     # The factors are known to any precision: those of single precision must not limit double precision.
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LinearOperator:
@@ -106,7 +120,7 @@ class Sense(LinearOperator):
         b, f, c, r = chunk
         first, *others = self._maps[:, c, r]
         image, *more = x[b, f, :, r].unbind(1)
-        result = image[:, None] * first
+        result: Tensor = image[:, None] * first
         for image, maps in zip(more, others, strict=True):
             result.addcmul_(image[:, None], maps)
         return result

@@ -140,7 +140,7 @@ def fill(case: Case, slot: Slot, image: Tensor, phase: Phase) -> Filled:
     phase
         "smooth" or "none".
     """
-    bare: Denoiser = slot.build(case.operator.domain, modality=case.modality)
+    bare: Denoiser = slot.build(case.operator.image_space, modality=case.modality)
     if isinstance(bare, nn.Module):
         bare.to(image.device).eval()
     smooth = image.is_complex() and phase == "smooth"
