@@ -21,6 +21,8 @@ from priorloom.errors import InputError, ReaderError
 from priorloom.modality import Reader, Scan
 
 from .coils import calibration_block, espirit
+from .compression import energy_kept, svd_compression
+from .noise import mix_coils
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +39,15 @@ def bart() -> Reader:
     return Reader("bart", "BART .cfl/.hdr: Cartesian k-space of one slice", (".cfl", ".hdr"), _recognises, read)
 
 
-def read(path: Path, *, maps: Path | None = None, mask: Path | None = None, calibration: int = 24) -> Scan:
+def read(
+    path: Path,
+    *,
+    maps: Path | None = None,
+    mask: Path | None = None,
+    calibration: int = 24,
+    sets: int = 1,
+    coils: int | None = None,
+) -> Scan:
     """Read k-space, and find the coil maps and the mask.
 
     Parameters
@@ -45,37 +55,50 @@ def read(path: Path, *, maps: Path | None = None, mask: Path | None = None, cali
     path
         Either file of the pair.
     maps
-        Coil sensitivities, ``.cfl`` (one set) or ``.npy`` ``[coils, rows, columns]``; estimated by ESPIRiT when absent.
+        Coil sensitivities, ``.cfl`` or ``.npy`` ``[coils, rows, columns]`` or ``[sets, coils, rows, columns]``;
+        estimated by ESPIRiT when absent.
     mask
         Sampled positions, ``.cfl`` or ``.npy`` ``[rows, columns]`` or ``[columns]``; the nonzero samples when absent.
     calibration
         Largest width of the central block from which ESPIRiT estimates the maps; the fully sampled part of it is used.
+    sets
+        How many sets of maps ESPIRiT estimates: 2 where the field of view is smaller than the object.
+    coils
+        How many virtual coils the coils are compressed to; no compression when absent.
 
     Raises
     ------
     ReaderError
         A missing companion, a header that disagrees with the data, dimensions other than one slice, NaN, zeros only,
-        maps or a mask that do not fit, or no fully sampled centre to estimate maps from.
+        maps or a mask that do not fit, no fully sampled centre to estimate maps from, or more sets or virtual coils
+        than coils.
     """
     path = Path(path)
     kspace = _slice(_load_cfl(path), path)
     if not kspace.any():
         raise ReaderError(path.name, expected="k-space with signal", got="zeros only")
-    coils, rows, columns = kspace.shape
+    measured, rows, columns = kspace.shape
     sampled = (kspace != 0).any(0) if mask is None else _load_mask(Path(mask), (rows, columns))
     if not sampled.any():
         raise ReaderError(f"mask of {path.name}", expected="at least one sample", got="a mask that samples nothing")
     kspace = kspace * sampled
-    facts: dict[str, Any] = {"source": path.name, "coils": coils, "sampled fraction": round(float(sampled.mean()), 4)}
+    sensitivities = None if maps is None else _load_maps(Path(maps), kspace.shape)
+    facts: dict[str, Any] = {"source": path.name, "coils": measured}
+    if coils is not None and coils != measured:
+        kspace, sensitivities, kept = _compress(kspace, sensitivities, coils)
+        facts |= {"coils": coils, "coil compression": f"{measured} to {coils}, {kept:.2%} of the energy"}
+    facts["sampled fraction"] = round(float(sampled.mean()), 4)
     parameters: dict[str, Any] = {"mask": sampled}
-    if coils == 1 and maps is None:
+    if not 1 <= sets <= len(kspace):
+        raise ReaderError("input.sets", expected=f"1 to {len(kspace)}, the number of coils", got=sets)
+    if len(kspace) == 1 and sensitivities is None:
         return Scan("mri", "mri.fourier2d", {"image_shape": (rows, columns), **parameters}, kspace[0], metadata=facts)
     if maps is not None:
-        sensitivities = _load_maps(Path(maps), kspace.shape)
         facts["maps"] = Path(maps).name
     else:
-        sensitivities, block = _estimate(kspace, sampled, calibration, path)
-        facts["maps"] = f"ESPIRiT, {block[0]} x {block[1]} calibration"
+        sensitivities, block = _estimate(kspace, sampled, calibration, sets, path)
+        several = f", {sets} sets" if sets > 1 else ""
+        facts["maps"] = f"ESPIRiT, {block[0]} x {block[1]} calibration{several}"
     return Scan("mri", "mri.sense2d", {"maps": sensitivities, **parameters}, kspace, metadata=facts)
 
 
@@ -147,6 +170,18 @@ def _check_finite(array: Array, path: Path) -> None:
         raise ReaderError(path.name, expected="finite values", got=f"{bad} NaN or infinite")
 
 
+def _compress(kspace: Array, maps: Array | None, coils: int) -> tuple[Array, Array | None, float]:
+    """K-space and maps of the virtual coils, and the fraction of the energy that they keep."""
+    data = torch.from_numpy(kspace)
+    try:
+        matrix = svd_compression(data, coils)
+    except InputError as error:
+        raise ReaderError("input.coils", expected=f"1 to {len(kspace)}, those measured", got=coils) from error
+    compressed = mix_coils(data, matrix)
+    mixed = None if maps is None else mix_coils(torch.from_numpy(maps), matrix).numpy()
+    return compressed.numpy(), mixed, energy_kept(data, compressed)
+
+
 def _slice(array: Array, path: Path) -> Array:
     """``[coils, rows, columns]`` of one slice with one set of maps."""
     spatial, coils, rest = array.shape[:3], array.shape[3], array.shape[4:]
@@ -198,13 +233,24 @@ def _companion(path: Path) -> Array:
     return array
 
 
+def _load_sets(path: Path) -> Array:
+    """Maps ``[coils, rows, columns]``, or of several sets (BART's fifth dimension) ``[sets, coils, rows, columns]``."""
+    if path.suffix.lower() == ".npy":
+        return _companion(path)
+    array = _load_cfl(path)
+    sets = [_slice(array[:, :, :, :, i : i + 1], path) for i in range(array.shape[4])]
+    return sets[0] if len(sets) == 1 else np.stack(sets)
+
+
 def _load_maps(path: Path, shape: tuple[int, ...]) -> Array:
-    maps = _companion(path)
-    if maps.shape != shape:
+    maps = _load_sets(path)
+    if maps.shape[-3:] != shape or maps.ndim not in (3, 4):
         raise ReaderError(
-            f"maps {path.name}", expected=list(shape), got=list(maps.shape),
+            f"maps {path.name}", expected=f"{list(shape)} or [sets, {str(list(shape))[1:]}", got=list(maps.shape),
             cure="coils, rows and columns must be those of the k-space",
         )  # fmt: skip
+    if maps.ndim == 4 and len(maps) > shape[0]:
+        raise ReaderError(f"maps {path.name}", expected=f"at most as many sets as coils ({shape[0]})", got=len(maps))
     with np.errstate(over="ignore"):  # what single precision cannot hold becomes infinite, and is refused
         single = maps.astype(np.complex64)
     _check_finite(single, path)
@@ -223,7 +269,7 @@ def _load_mask(path: Path, shape: tuple[int, int]) -> Array:
     return np.array(np.broadcast_to(mask != 0, shape))
 
 
-def _estimate(kspace: Array, sampled: Array, width: int, path: Path) -> tuple[Array, tuple[int, int]]:
+def _estimate(kspace: Array, sampled: Array, width: int, sets: int, path: Path) -> tuple[Array, tuple[int, int]]:
     if width < KERNEL + 2:
         raise ReaderError("input.calibration", expected=f"at least {KERNEL + 2}", got=width)
     block = calibration_block(torch.from_numpy(sampled), width)
@@ -233,7 +279,7 @@ def _estimate(kspace: Array, sampled: Array, width: int, path: Path) -> tuple[Ar
             got=f"{block[0]} x {block[1]}", cure="give input.maps=FILE",
         )  # fmt: skip
     try:
-        maps = espirit(torch.from_numpy(kspace), calibration=block, kernel=KERNEL)
+        maps = espirit(torch.from_numpy(kspace), calibration=block, kernel=KERNEL, sets=sets)
     except InputError as error:
         raise ReaderError(str(error)) from error
     if not bool(maps.any()):

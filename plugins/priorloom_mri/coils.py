@@ -1,4 +1,7 @@
-"""Coil sensitivity maps, complex ``[coils, rows, columns]``: simulated, or estimated by Walsh and by ESPIRiT."""
+"""Coil sensitivity maps, complex ``[coils, rows, columns]``: simulated, or estimated by Walsh and by ESPIRiT.
+
+ESPIRiT gives several sets of them, ``[sets, coils, rows, columns]``, where one does not explain the data.
+"""
 
 from __future__ import annotations
 
@@ -71,8 +74,8 @@ def walsh(images: Tensor, *, window: int = 7) -> Tensor:
     parts = torch.view_as_real(outer).movedim(-1, 0).flatten(0, 2)[:, None]
     mean = torch.nn.functional.avg_pool2d(parts, window, stride=1, padding=window // 2, count_include_pad=False)
     smooth = torch.complex(*mean.reshape(2, *outer.shape))
-    maps, _ = _leading(smooth)
-    return _reference_phase(maps, scaled)
+    maps, _ = _leading(smooth, 1)
+    return _reference_phase(maps, scaled)[0]
 
 
 def espirit(
@@ -82,18 +85,22 @@ def espirit(
     kernel: int = 6,
     threshold: float = 0.02,
     crop: float = 0.95,
+    sets: int = 1,
 ) -> Tensor:
-    """ESPIRiT: one set of maps from the fully sampled centre of k-space.
+    """ESPIRiT: one or several sets of maps from the fully sampled centre of k-space.
 
     Patches of the centre, ``kernel x kernel`` samples of all coils, span a subspace of small rank. Projecting the
     patches of an image onto it is, at each pixel r, a matrix ``G(r)`` [coils, coils] with eigenvalues in [0, 1]; the
-    maps are its eigenvector of eigenvalue 1. With P the projection, of entries ``(i, d), (j, e)`` for coils i, j and
+    maps are its eigenvectors of eigenvalue 1. Where the field of view is smaller than the object, two places fold onto
+    one pixel, and there are two of them. With P the projection, of entries ``(i, d), (j, e)`` for coils i, j and
     offsets d, e,
 
         G_ij(r) = 1 / kernel^2 sum_m exp(2 pi i m r / n) sum_{d - e = m} P_(i, d), (j, e).
 
-    The maps have unit root sum of squares in the support, where the eigenvalue exceeds `crop`, and are zero outside.
-    Their common phase makes the coils' principal component real, so that no coil needs to be strong everywhere.
+    The maps have unit root sum of squares in the support, where the eigenvalue exceeds `crop`, and are zero outside;
+    those of one pixel are orthogonal. Their common phase makes the coils' principal component real, so that no coil
+    needs to be strong everywhere. The result is ``[coils, rows, columns]``, with several sets
+    ``[sets, coils, rows, columns]``, in descending order of the eigenvalue.
 
     Parameters
     ----------
@@ -106,7 +113,9 @@ def espirit(
     threshold
         Singular values of the calibration matrix below this fraction of the largest are noise.
     crop
-        Eigenvalue above which a pixel belongs to the support.
+        Eigenvalue above which a pixel belongs to the support of a set.
+    sets
+        How many sets of maps.
 
     References
     ----------
@@ -122,6 +131,8 @@ def espirit(
         )  # fmt: skip
     if not (0 < threshold < 1 and 0 <= crop < 1):
         raise InputError("threshold and crop of espirit", expected="between 0 and 1", got=(threshold, crop))
+    if not 1 <= sets <= coils:
+        raise InputError("sets of espirit", expected=f"1 to {coils}, the number of coils", got=sets)
     centre = _unit_peak(crop_centre(kspace, calibration).to(torch.complex128))
     patches = centre.unfold(1, kernel, 1).unfold(2, kernel, 1).permute(1, 2, 0, 3, 4).flatten(2).flatten(0, 1)
     # The right singular vectors, conjugated so that a column is a patch. In double precision the Gram matrix loses
@@ -136,9 +147,10 @@ def espirit(
         for e in range(kernel):  # the offset of the left patch; that of the right one runs backwards
             part = projection[:, d, e].flip(-2, -1)
             correlation[..., d : d + kernel, e : e + kernel] += part
-    maps, eigenvalue = _leading(_to_image(correlation / kernel**2, (rows, columns)))
+    maps, eigenvalues = _leading(_to_image(correlation / kernel**2, (rows, columns)), sets)
     images = _to_image(centre, (rows, columns)).to(torch.complex64)
-    return _reference_phase(maps, images) * (eigenvalue > crop)
+    result = _reference_phase(maps, images) * (eigenvalues > crop)[:, None]
+    return result[0] if sets == 1 else result
 
 
 def calibration_block(mask: Tensor, width: int) -> tuple[int, int]:
@@ -175,18 +187,20 @@ def _to_image(centre: Tensor, shape: tuple[int, int]) -> Tensor:
     return ifftc(centre) * math.sqrt(math.prod(shape))
 
 
-def _leading(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Leading eigenvectors ``[coils, rows, columns]`` and eigenvalues of ``[coils, coils, rows, columns]``."""
+def _leading(matrices: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The leading eigenvectors ``[count, coils, rows, columns]`` of ``[coils, coils, rows, columns]``, and their
+    eigenvalues ``[count, rows, columns]``."""
     values, vectors = torch.linalg.eigh(matrices.permute(2, 3, 0, 1))
-    return vectors[..., -1].permute(2, 0, 1).to(torch.complex64), values[..., -1].float()
+    leading = vectors[..., -count:].flip(-1).permute(3, 2, 0, 1).to(torch.complex64)
+    return leading, values[..., -count:].flip(-1).permute(2, 0, 1).float()
 
 
 def _reference_phase(maps: Tensor, images: Tensor) -> Tensor:
-    """`maps` with the phase at which the principal component of the coil images is real and positive."""
+    """Sets of `maps` with the phase at which the principal component of the coil images is real and positive."""
     flat = images.flatten(1)
     principal = torch.linalg.eigh(flat @ flat.mH).eigenvectors[:, -1]
-    virtual = torch.einsum("c,cij->ij", principal.conj().to(maps), maps)
-    return maps * torch.polar(torch.ones_like(virtual.real), -virtual.angle())
+    virtual = torch.einsum("c,scij->sij", principal.conj().to(maps), maps)
+    return maps * torch.polar(torch.ones_like(virtual.real), -virtual.angle())[:, None]
 
 
 def _unit_peak(data: Tensor) -> Tensor:

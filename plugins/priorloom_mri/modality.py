@@ -19,6 +19,7 @@ from priorloom.stored import stored_slice
 from .coils import birdcage_maps
 from .masks import MaskName, kspace_radius, make_mask, sampled_fraction
 from .noise import add_noise
+from .nufft import NonCartesian
 from .operators import Fourier, Sense
 from .phantoms import phantom, smooth_phase
 from .training import PHANTOMS, from_stored, simulator, typical_magnitude
@@ -42,7 +43,8 @@ def mri() -> Modality:
 
 def scale(case: Case) -> float:
     """The 99th percentile of the zero-filled magnitude: an intensity near 1 inside, whatever the scanner's unit."""
-    return float(typical_magnitude(case.operator.pseudo_inverse(case.measurement)))
+    shown = case.operator.combined(case.operator.pseudo_inverse(case.measurement))
+    return float(typical_magnitude(shown.reshape(-1, shown.shape[-1])))
 
 
 def noise_std(case: Case, fraction: float = 0.1) -> float:
@@ -51,17 +53,21 @@ def noise_std(case: Case, fraction: float = 0.1) -> float:
     The modulus of complex Gaussian noise is Rayleigh distributed with median ``sigma sqrt(ln 2)``: a median that a few
     samples with signal do not move. Coils are taken one by one and averaged as powers.
     """
-    y = case.measurement
-    rows, columns = y.shape[-2:]
-    coils = y.reshape(-1, rows, columns)
-    radius = kspace_radius((rows, columns)).to(y.device)
-    sampled = (coils != 0).any(0)
-    count = int(sampled.sum())
-    if count == 0:
-        return 0.0
-    outermost = radius[sampled].topk(max(1, math.ceil(fraction * count))).indices
-    medians = coils[:, sampled][:, outermost].abs().median(dim=-1).values
-    return float(medians.square().mean().sqrt()) / math.sqrt(math.log(2))
+    A, y = case.operator, case.measurement
+    if isinstance(A, NonCartesian):
+        radius = A.trajectory.norm(dim=-1)
+    else:
+        radius = kspace_radius(tuple(y.shape[-A.image_space.ndim :])).to(y.device)
+    grid = radius.shape
+    coils = A.coils if isinstance(A, Sense) else 1 if isinstance(A, Fourier) else math.prod(y.shape[: -len(grid)])
+    medians = []
+    for frame in y.reshape(-1, coils, *grid):
+        sampled = (frame != 0).any(0)
+        count = int(sampled.sum())
+        if count:
+            outermost = radius[sampled].topk(max(1, math.ceil(fraction * count))).indices
+            medians.append(frame[:, sampled][:, outermost].abs().median(dim=-1).values)
+    return float(torch.stack(medians).square().mean().sqrt()) / math.sqrt(math.log(2)) if medians else 0.0
 
 
 def data_range(truth: Tensor) -> float:
@@ -70,17 +76,26 @@ def data_range(truth: Tensor) -> float:
 
 
 def describe(operator: LinearOperator) -> dict[str, float | str]:
-    """Coils, and what the mask samples: "lines", "points" or "everything", and the achieved acceleration."""
+    """Coils, and what is sampled: "lines", "points" or "everything" of a grid with the achieved acceleration, or
+    "non-Cartesian" points."""
     facts = sizes(operator)
+    if isinstance(operator, NonCartesian):
+        samples = operator.trajectory[..., 0].numel() / operator.domain.size
+        return facts | {"coils": operator.coils, "sampling": "non-Cartesian", "samples per pixel": round(samples, 3)}
     if not isinstance(operator, Sense | Fourier):
         return facts
     mask = operator.mask
-    whole_lines = bool((mask == mask[:1]).all() or (mask == mask[:, :1]).all())
+    axes = range(mask.ndim - len(operator.image_shape), mask.ndim)
+    whole_lines = any(bool((mask == mask.narrow(axis, 0, 1)).all()) for axis in axes)
     facts |= {
         "coils": operator.coils if isinstance(operator, Sense) else 1,
         "sampling": "everything" if bool(mask.all()) else "lines" if whole_lines else "points",
         "achieved acceleration": round(1 / sampled_fraction(mask), 3),
     }
+    if operator.frames:
+        facts["frames"] = operator.frames[0]
+    if isinstance(operator, Sense) and operator.sets:
+        facts["map sets"] = operator.sets[0]
     return facts
 
 
@@ -107,7 +122,7 @@ def cases(
     seed
         Of the phase, the mask and the noise.
     acceleration
-        Nominal acceleration R; what the mask achieves is in the metadata.
+        Nominal acceleration R; what the mask achieves is in the metadata. For operators with a mask, as the next.
     mask
         Kind of sampling mask.
     coils
@@ -127,6 +142,7 @@ def cases(
     if not 0 < math.prod(image_shape) * max(coils, 1) <= VALUE_LIMIT:
         raise InputError("case.image_shape times case.coils", expected=f"1 to {VALUE_LIMIT} values",
                          got=f"{image_shape} x {coils}")  # fmt: skip
+    has_mask = "mask" in {parameter.name for parameter in registry.parameters("operator", name)}
     made: list[Case] = []
     for path in files or (None,):
         case_name = "phantom" if path is None else slug(path.stem)
@@ -135,25 +151,30 @@ def cases(
         generator = torch.Generator().manual_seed(stream)
         truth, source = _truth(path, image_shape, generator)
         shape = (truth.shape[0], truth.shape[1])
-        lines = make_mask(mask, shape, acceleration=acceleration, generator=generator)
-        given: dict[str, Any] = {"image_shape": shape}
-        if name != "mri.fourier2d":
-            given = {"maps": birdcage_maps(coils, shape)}
-        A = registry.operator(name, **{**given, "mask": lines, **settings})
+        lines = make_mask(mask, shape, acceleration=acceleration, generator=generator) if has_mask else None
+        given: dict[str, Any] = {} if lines is None else {"mask": lines}
+        if name == "mri.fourier2d":
+            given["image_shape"] = shape
+        else:
+            given["maps"] = birdcage_maps(coils, shape)
+        A = registry.operator(name, **{**given, **settings})
         if A.domain.shape != truth.shape:
             raise InputError(f"image of operator '{name}'", expected=list(shape), got=list(A.domain.shape),
                              cure="set case.image_shape")  # fmt: skip
         y = add_noise(A(truth), noise, generator, lines)
         facts = {
             "source": source,
-            "mask": mask,
-            "nominal acceleration": acceleration,
-            "sampled fraction": round(sampled_fraction(lines), 4),
+            **({} if lines is None else _sampled(mask, acceleration, lines)),
             **{fact: value for fact, value in describe(A).items() if fact not in ("rows", "columns")},
             "noise": noise,
         }
         made.append(Case(case_name, "mri", A, y, truth, noise if noise > 0 else None, facts))
     return made
+
+
+def _sampled(mask: str, acceleration: float, lines: Tensor) -> dict[str, Any]:
+    fraction = round(sampled_fraction(lines), 4)
+    return {"mask": mask, "nominal acceleration": acceleration, "sampled fraction": fraction}
 
 
 def _truth(path: Path | None, image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, str]:

@@ -158,10 +158,13 @@ def test_companions_that_do_not_fit(tmp_path: Path, kspace: np.ndarray) -> None:
     path = write_cfl(tmp_path / "k.cfl", bart_order(kspace))
     with pytest.raises(ReaderError, match=r"maps\.npy"):
         read(path, maps=tmp_path / "maps.npy")
-    for bad in (np.ones((3, *SHAPE)), np.ones(SHAPE), np.ones((1, 4, *SHAPE)), np.ones(())):
+    for bad in (np.ones((3, *SHAPE)), np.ones(SHAPE), np.ones((1, 1, 4, *SHAPE)), np.ones(())):
         np.save(tmp_path / "maps.npy", bad)
-        with pytest.raises(ReaderError, match=r"maps maps\.npy: expected \[4, 40, 32\], got \["):
+        with pytest.raises(ReaderError, match=r"maps maps\.npy: expected \[4, 40, 32\] or \[sets, 4, 40, 32\], got \["):
             read(path, maps=tmp_path / "maps.npy")
+    np.save(tmp_path / "maps.npy", np.ones((5, 4, *SHAPE)))
+    with pytest.raises(ReaderError, match=r"at most as many sets as coils \(4\), got 5"):
+        read(path, maps=tmp_path / "maps.npy")
     (tmp_path / "maps.npy").write_bytes(b"PK\x03\x04 a zip archive")
     with pytest.raises(ReaderError, match=r"expected a \.npy file"):
         read(path, maps=tmp_path / "maps.npy")
@@ -226,6 +229,40 @@ def test_maps_of_every_plain_dtype(tmp_path: Path, kspace: np.ndarray, dtype: st
     scan = read(path, maps=tmp_path / "maps.npy")
     Registry.discover().operator(scan.operator, **scan.parameters)
     assert scan.parameters["maps"].dtype == np.complex64
+
+
+def test_several_sets_of_maps(tmp_path: Path, kspace: np.ndarray) -> None:
+    path = write_cfl(tmp_path / "k.cfl", bart_order(kspace))
+    scan = read(path, sets=2)
+    assert scan.parameters["maps"].shape == (2, 4, *SHAPE)
+    assert scan.metadata["maps"].endswith(", 2 sets")
+    np.testing.assert_allclose(scan.parameters["maps"][0], read(path).parameters["maps"], atol=1e-6)
+    maps = scan.parameters["maps"]
+    write_cfl(tmp_path / "maps.cfl", maps.transpose(2, 3, 1, 0)[None])  # sets are BART's fifth dimension
+    np.save(tmp_path / "maps.npy", maps)
+    for name in ("maps.cfl", "maps.npy"):
+        np.testing.assert_array_equal(read(path, maps=tmp_path / name).parameters["maps"], maps)
+    for sets in (0, 5):
+        with pytest.raises(ReaderError, match=r"input\.sets: expected 1 to 4"):
+            read(path, sets=sets)
+
+
+def test_coil_compression(tmp_path: Path, kspace: np.ndarray) -> None:
+    path = write_cfl(tmp_path / "k.cfl", bart_order(kspace))
+    maps = birdcage_maps(4, SHAPE).numpy()
+    np.save(tmp_path / "maps.npy", maps)
+    scan = read(path, maps=tmp_path / "maps.npy", coils=3)
+    assert scan.measurement.shape == scan.parameters["maps"].shape == (3, *SHAPE)
+    assert scan.metadata["coils"] == 3
+    assert scan.metadata["coil compression"].startswith("4 to 3, 9")
+    U, _, _ = np.linalg.svd(kspace.reshape(4, -1).astype(np.complex128), full_matrices=False)
+    for mixed, data in ((scan.measurement, kspace), (scan.parameters["maps"], maps)):
+        energy = np.linalg.norm(np.einsum("cd,crs->drs", U[:, :3].conj(), data), axis=0)
+        np.testing.assert_allclose(np.linalg.norm(mixed, axis=0), energy, atol=1e-5)
+    assert read(path, coils=4).metadata == read(path).metadata
+    for coils in (0, 5):
+        with pytest.raises(ReaderError, match=r"input\.coils: expected 1 to 4"):
+            read(path, coils=coils)
 
 
 def damaged(whole: bytes, random: np.random.Generator, k: int) -> bytes:

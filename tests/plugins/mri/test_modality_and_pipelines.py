@@ -19,9 +19,9 @@ from priorloom.metrics import metrics
 from priorloom_mri.bart import read
 from priorloom_mri.coils import birdcage_maps, root_sum_of_squares
 from priorloom_mri.masks import make_mask
-from priorloom_mri.modality import cases, data_range, mri, noise_std, scale
+from priorloom_mri.modality import cases, data_range, describe, mri, noise_std, scale
 from priorloom_mri.noise import add_noise
-from priorloom_mri.operators import fftc, fourier2d, ifftc, sense2d
+from priorloom_mri.operators import Sense, fftc, fourier2d, ifftc, sense2d, sense3d
 from priorloom_mri.phantoms import phantom
 
 
@@ -244,3 +244,79 @@ def test_the_measured_brain_is_as_good_as_sigpys(registry: Registry, brain_dir: 
     assert found < 0.045
     automatic = reconstruct(case, "l1-wavelet", registry=registry)
     assert error(automatic.image[head], reference[head]) < 0.05
+
+
+def stacked_case(kind: str, generator: torch.Generator) -> Case:
+    """A case with two orthonormal map sets, with three frames, or in three dimensions."""
+    if kind == "volume":
+        shape: tuple[int, ...] = (6, 16, 16)
+        maps = torch.stack([birdcage_maps(4, (16, 16))] * 6, 1)
+        A = sense3d(maps=maps, mask=make_mask("poisson-disc", (16, 16), acceleration=2.0, generator=generator))
+        truth = torch.stack([phantom((16, 16), generator)] * 6)
+    else:
+        shape = (24, 24)
+        masks = [make_mask("poisson-disc", shape, acceleration=2.0, generator=generator) for _ in range(3)]
+        maps = birdcage_maps(4, shape)
+        other = maps * torch.tensor([1.0, -1.0, 1.0, -1.0])[:, None, None]
+        other = other - (maps.conj() * other).sum(0) * maps
+        sets = torch.stack((maps, other / root_sum_of_squares(other)))
+        A = sense2d(maps=sets, mask=masks[0]) if kind == "sets" else sense2d(maps=maps, mask=torch.stack(masks))
+        truth = torch.stack([phantom(shape, generator) for _ in range(A.domain.shape[0])])
+    assert isinstance(A, Sense)
+    mask = A.mask[:, None] if A.frames else A.mask
+    return Case(kind, "mri", A, add_noise(A(truth), 0.005, generator, mask), truth)
+
+
+def test_noise_of_frames_and_volumes_is_estimated(generator: torch.Generator) -> None:
+    for kind in ("sets", "frames", "volume"):
+        case = stacked_case(kind, generator)
+        assert case.truth is not None
+        noise = replace(case, measurement=case.measurement - case.operator(case.truth))
+        assert noise_std(noise) == pytest.approx(0.005, rel=0.2)
+
+
+@pytest.mark.parametrize("kind", ["sets", "frames", "volume"])
+def test_every_method_takes_map_sets_frames_and_volumes(
+    kind: str, registry: Registry, generator: torch.Generator
+) -> None:
+    case = stacked_case(kind, generator)
+    errors = {}
+    for name in ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg", "pnp-hqs"):
+        settings = {} if name == "zero-filled" else {"solver.max_iterations": 200}
+        if name == "pnp-hqs":
+            settings = {"denoiser.name": "tv-chambolle"}
+        result = reconstruct(case, Method(name, settings), registry=registry)
+        assert result.image.shape == case.operator.domain.shape
+        assert result.metrics is not None
+        errors[name] = result.metrics["nmse"]
+    assert max(errors["cg-sense"], errors["tv-pdhg"], errors["l1-wavelet"]) < errors["zero-filled"]
+    facts = describe(case.operator)
+    assert facts["coils"] == 4
+    assert (facts.get("map sets"), facts.get("frames")) == {
+        "sets": (2, None), "frames": (None, 3), "volume": (None, None),
+    }[kind]  # fmt: skip
+
+
+def test_priors_see_one_image_of_a_stack_at_a_time(registry: Registry, generator: torch.Generator) -> None:
+    """Frames do not mix: together they are what each is alone."""
+    case = stacked_case("frames", generator)
+    settings = {"prior.lam": 0.01, "solver.max_iterations": 400, "solver.tolerance": 1e-6}
+    for method in ("tv-pdhg", "l1-wavelet"):
+        together = reconstruct(case, Method(method, settings), registry=registry)
+        factor = together.scale
+        for t in range(3):
+            A = sense2d(maps=case.operator.maps, mask=case.operator.mask[t])  # type: ignore[arg-type, index]
+            single = Case("one", "mri", A, case.measurement[t], None, 0.005)
+            alone = reconstruct(
+                single, Method(method, {**settings, "prior.lam": 0.01 * factor / scale(single)}), registry=registry
+            )
+            torch.testing.assert_close(together.image[t], alone.image, atol=2e-3, rtol=0)
+
+
+def test_map_sets_are_shown_as_their_root_sum_of_squares(generator: torch.Generator) -> None:
+    case = stacked_case("sets", generator)
+    shown = mri().display(case.operator.combined(case.truth))  # type: ignore[arg-type]
+    torch.testing.assert_close(shown, case.truth.abs().square().sum(0).sqrt())  # type: ignore[union-attr]
+    assert scale(case) == pytest.approx(
+        float(case.operator.combined(case.operator.pseudo_inverse(case.measurement)).flatten().quantile(0.99)), rel=0.05
+    )
