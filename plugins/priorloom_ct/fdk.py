@@ -22,6 +22,8 @@ from .threads import spread
 OVERLAP = math.radians(20)
 """Half the angle over which one turn of a helix fades into the next."""
 
+_BLOCK = 2**26  # bytes of padded detector rows that are filtered at once
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -60,11 +62,19 @@ def fdk(backprojection: ConeBackprojection, y: Tensor, filter: Filter = "ram-lak
     plane = backprojection.geometry.plane
     response = ramp_response(plane.detectors, filter, cutoff) / (plane.detector_pitch / plane.magnification)
     length = 2 * (len(response) - 1)
-    complex_entries = y.numel() // plane.detectors * (length // 2 + 1)
-    require_memory("filtering the views", 4 * y.element_size() * complex_entries, "use a smaller batch")
-    spectrum = torch.fft.rfft(y * backprojection.ray_weights, n=length) * response.to(y)
-    filtered = torch.fft.irfft(spectrum, n=length)[..., : plane.detectors]
-    image: Tensor = backprojection(filtered.contiguous())
+
+    def filtered(views: Tensor, weights: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(views * weights, n=length) * response.to(views)
+        return torch.fft.irfft(spectrum, n=length)[..., : plane.detectors]
+
+    # A few views at a time: the padded rows take many times the memory of the views.
+    per_view = y.element_size() * length * y.shape[-2] * math.prod(y.shape[:-3])
+    blocks = zip(
+        torch.split(y, max(1, _BLOCK // per_view), dim=-3),
+        torch.split(backprojection.ray_weights, max(1, _BLOCK // per_view)),
+        strict=True,
+    )
+    image: Tensor = backprojection(torch.cat([filtered(*block) for block in blocks], dim=-3))
     return image
 
 

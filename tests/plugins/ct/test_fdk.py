@@ -144,6 +144,14 @@ def test_a_batch_is_its_members(generator: torch.Generator) -> None:
     assert torch.equal(images[1, 2], A.pseudo_inverse(y[1, 2]))
 
 
+def test_views_may_be_filtered_in_blocks(generator: torch.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    A = conebeam3d(image_shape=(6, 8, 7), views=7, detector_shape=(7, 11), **BEAM)
+    y = A.range.random(generator, (2,))
+    whole = A.pseudo_inverse(y)
+    monkeypatch.setattr("priorloom_ct.fdk._BLOCK", 4000)  # two views
+    torch.testing.assert_close(A.pseudo_inverse(y), whole)
+
+
 def test_a_limited_arc_is_finite_and_not_zero() -> None:
     A, ball = conebeam3d(**SIZE, views=40, arc_deg=120.0), Ball()
     image = A.pseudo_inverse(ball.line_integrals(A.geometry))

@@ -196,6 +196,13 @@ def test_methods_of_two_dimensions_reconstruct_a_volume(method: str, generator: 
     assert Gradient(A.domain)(truth).shape == (3, 16, 20, 20)
 
 
+def test_the_direct_method_is_fbp(generator: torch.Generator) -> None:
+    A = conebeam3d(image_shape=(6, 10, 10), views=12, **BEAM)
+    y = A.range.random(generator)
+    (result,) = compare([Case("noise", "ct", A, y, None, 0.01)], [Method("fbp", {})], registry=Registry.discover())
+    torch.testing.assert_close(result.image, A.pseudo_inverse(y), rtol=1e-4, atol=1e-6)
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "plane": ({"image_shape": (8, 8)}, r"image_shape: expected three positive integers \(slices, rows, columns\)"),
     "empty": ({"image_shape": (0, 8, 8)}, "image_shape: expected three positive"),
