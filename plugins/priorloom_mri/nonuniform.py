@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from typing import Any
 
@@ -24,7 +26,8 @@ UPSAMPLING = 1.75
 """FINUFFT's grid over the image, per axis. Its default 2 is as accurate, and makes grids of 512 x 512 whose rows fall
 on the same cache lines: four times slower (docs/non-cartesian.md)."""
 
-PLANS_KEPT = 4
+_POOLS: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_LOCK = threading.Lock()
 
 
 def library(module: str) -> Any:
@@ -49,9 +52,11 @@ def library(module: str) -> Any:
 class NonuniformFFT:
     """The transform of images of one shape to fixed points, and its adjoint, in the precision of `dtype`.
 
-    On the CPU one plan per number of simultaneous transforms is kept. Its adjoint runs the plan backwards, so the pair
-    is adjoint to rounding whatever the tolerance. A plan has a workspace: calls from several threads take turns. On
-    CUDA, cufinufft computes through pytorch-finufft, and the pair is adjoint to the tolerance.
+    On the CPU every transform runs in one thread, and as many transforms at a time as torch has threads: several
+    threads that spread samples onto one grid would add in an order that changes from call to call. A plan has a
+    workspace, so each thread takes one that is free, or makes one. The adjoint runs the plan backwards: the pair is
+    adjoint to rounding whatever the tolerance. On CUDA, cufinufft computes through pytorch-finufft, and the pair is
+    adjoint to the tolerance.
 
     Parameters
     ----------
@@ -66,10 +71,9 @@ class NonuniformFFT:
     def __init__(self, image_shape: tuple[int, ...], points: Tensor, dtype: torch.dtype) -> None:
         self.image_shape, self.points, self.dtype = image_shape, points, dtype
         self._radians = (2 * torch.pi * points.T).to(dtype.to_real()).contiguous()
-        self._plans: dict[tuple[int, int, int], Any] = {}
-        self._lock = threading.Lock()
+        self._free: list[Any] = []
 
-    # Plans belong to a process, and are made again where they are needed.
+    # Plans are made again where they are needed.
     def __reduce__(self) -> tuple[Any, ...]:
         return NonuniformFFT, (self.image_shape, self.points, self.dtype)
 
@@ -90,26 +94,25 @@ class NonuniformFFT:
         return images
 
     def _execute(self, what: str, given: Tensor, result: Tensor) -> None:
-        one = len(given) == 1  # FINUFFT wants no leading axis then
-        source = given.resolve_conj().resolve_neg().contiguous().numpy()
-        with self._lock:
-            getattr(self._plan(len(given)), what)(source[0] if one else source, (result[0] if one else result).numpy())
+        source, target = given.resolve_conj().resolve_neg().contiguous().numpy(), result.numpy()
 
-    def _plan(self, transforms: int) -> Any:
-        """The plan for so many transforms at once, in this process, with as many threads as torch computes with."""
-        threads = torch.get_num_threads()
-        key = os.getpid(), threads, transforms
-        if key not in self._plans:
-            while len(self._plans) >= PLANS_KEPT:
-                del self._plans[next(iter(self._plans))]
-            name = "complex64" if self.dtype == torch.complex64 else "complex128"
-            plan = library("finufft").Plan(
-                2, self.image_shape, transforms, TOLERANCE[self.dtype], -1, name,
-                nthreads=threads, upsampfac=UPSAMPLING, showwarn=0,
-            )  # fmt: skip
-            plan.setpts(*(np.ascontiguousarray(axis) for axis in self._radians.numpy()))
-            self._plans[key] = plan
-        return self._plans[key]
+        def one(index: int) -> None:
+            try:
+                plan = self._free.pop()
+            except IndexError:
+                plan = self._plan()
+            getattr(plan, what)(source[index], target[index])
+            self._free.append(plan)
+
+        _spread(one, len(source))
+
+    def _plan(self) -> Any:
+        name = "complex64" if self.dtype == torch.complex64 else "complex128"
+        plan = library("finufft").Plan(
+            2, self.image_shape, 1, TOLERANCE[self.dtype], -1, name, nthreads=1, upsampfac=UPSAMPLING, showwarn=0
+        )
+        plan.setpts(*(np.ascontiguousarray(axis) for axis in self._radians.numpy()))
+        return plan
 
     # These two also compute on the CPU, where the tests hold them against the definition.
 
@@ -124,3 +127,19 @@ class NonuniformFFT:
             self._radians, samples, self.image_shape, isign=1, modeord=0, eps=TOLERANCE[self.dtype]
         )
         return x
+
+
+def _spread(work: Callable[[int], None], count: int) -> None:
+    """``work(i)`` for every i below `count`, at the same time on as many threads as torch has."""
+    threads = torch.get_num_threads()
+    if min(threads, count) == 1:
+        for index in range(count):
+            work(index)
+        return
+    key = os.getpid(), threads  # a forked process inherits the pool without its threads
+    with _LOCK:
+        if key not in _POOLS:
+            _POOLS[key] = ThreadPoolExecutor(threads, thread_name_prefix="priorloom-mri")
+        pool = _POOLS[key]
+    for done in pool.map(work, range(count)):
+        assert done is None

@@ -127,7 +127,7 @@ class NonCartesian(LinearOperator):
     def _forward(self, x: Tensor) -> Tensor:
         images = x.reshape(-1, 1, *self.domain.shape) / math.sqrt(self.domain.size)
         y = images.new_empty(len(images), self.coils, self._samples)
-        for b, c in chunks(len(images), self.coils, self.domain, images.device):
+        for b, c in chunks(len(images), self.coils, self.domain, images.device, torch.get_num_threads()):
             coil_images = images[b] if self.maps is None else images[b] * self.maps[c]
             y[b, c] = self._transform().forward(coil_images.flatten(0, 1)).reshape(y[b, c].shape)
         return y.reshape(*self.domain.batch_shape(x), *self.range.shape)
@@ -135,7 +135,7 @@ class NonCartesian(LinearOperator):
     def _adjoint(self, y: Tensor) -> Tensor:
         samples = y.reshape(-1, self.coils, self._samples)
         images = samples.new_zeros(len(samples), *self.domain.shape)
-        for b, c in chunks(len(samples), self.coils, self.domain, samples.device):
+        for b, c in chunks(len(samples), self.coils, self.domain, samples.device, torch.get_num_threads()):
             part = samples[b, c]
             z = self._transform().adjoint(part.flatten(0, 1)).reshape(*part.shape[:2], *self.domain.shape)
             images[b] += z[:, 0] if self.maps is None else torch.linalg.vecdot(self.maps[c], z, dim=1)

@@ -125,9 +125,10 @@ class ToeplitzNormal(LinearOperator):
         return 1 if self.maps is None else len(self.maps)
 
 
-def chunks(batch: int, coils: int, space: Space, device: torch.device) -> list[tuple[slice, slice]]:
-    """Slices of the batch and of the coils whose coil images fit into `CHUNK_BYTES`, all coils of an image first."""
-    images = max(1, CHUNK_BYTES["cpu" if device.type == "cpu" else "cuda"] // (space.size * space.dtype.itemsize))
+def chunks(batch: int, coils: int, space: Space, device: torch.device, least: int = 1) -> list[tuple[slice, slice]]:
+    """Slices of the batch and of the coils whose coil images fit into `CHUNK_BYTES`, all coils of an image first; at
+    least so many images, where there are as many."""
+    images = max(least, CHUNK_BYTES["cpu" if device.type == "cpu" else "cuda"] // (space.size * space.dtype.itemsize))
     images_at_once, coils_at_once = max(1, images // coils), min(images, coils)
     return [
         (slice(b, b + images_at_once), slice(c, c + coils_at_once))
