@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 
 import numpy as np
@@ -23,8 +22,6 @@ OVERLAP = math.radians(20)
 """Half the angle over which one turn of a helix fades into the next."""
 
 _BLOCK = 2**26  # bytes of padded detector rows that are filtered at once
-
-_LOG = logging.getLogger(__name__)
 
 
 def fdk(backprojection: ConeBackprojection, y: Tensor, filter: Filter = "ram-lak", cutoff: float = 1.0) -> Tensor:
@@ -65,7 +62,8 @@ def fdk(backprojection: ConeBackprojection, y: Tensor, filter: Filter = "ram-lak
 
     def filtered(views: Tensor, weights: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(views * weights, n=length) * response.to(views)
-        return torch.fft.irfft(spectrum, n=length)[..., : plane.detectors]
+        rows: Tensor = torch.fft.irfft(spectrum, n=length)[..., : plane.detectors]
+        return rows
 
     # A few views at a time: the padded rows take many times the memory of the views.
     per_view = y.element_size() * length * y.shape[-2] * math.prod(y.shape[:-3])
@@ -96,8 +94,6 @@ class ConeBackprojection(LinearOperator):
         self.geometry = geometry
         self.register_buffer("ray_weights", torch.from_numpy(ray_weights(geometry)).float(), persistent=False)
         self.ray_weights: Tensor
-        for remark in remarks(geometry):
-            _LOG.warning("priorloom: %s", remark)
 
     def _forward(self, x: Tensor) -> Tensor:
         if x.is_cuda and not self.geometry.pitch:
@@ -205,14 +201,14 @@ def turn_window(geometry: ConeGeometry) -> FloatArray:
 
 
 def remarks(geometry: ConeGeometry) -> tuple[str, ...]:
-    """What the direct method cannot get right in this scan: truncation, slices that lack views."""
+    """What the direct method cannot get right in this scan, for the result's warnings: truncation, lacking views."""
     plane, found = geometry.plane, []
     radius = _radius(geometry)
     edge = radius / math.sqrt(1 - (radius / plane.source_to_axis) ** 2) * plane.magnification
     half = plane.detectors * plane.detector_pitch / 2
     if edge > half - abs(plane.offset) + 1e-6 * edge:
         found.append(
-            f"fdk: the detector reaches {half - abs(plane.offset):.4g} mm to the side, the shadow of the volume "
+            f"the detector reaches {half - abs(plane.offset):.4g} mm to the side, the shadow of the volume "
             f"{edge:.4g} mm: what lies outside of the field of view in any view spoils the image (truncation)"
         )
     top = geometry.slices * geometry.slice_thickness / 2
@@ -224,13 +220,11 @@ def remarks(geometry: ConeGeometry) -> tuple[str, ...]:
         complete = (geometry.z >= geometry.source_z.min() + turn) & (geometry.z <= geometry.source_z.max() - turn)
         if not complete.all():
             lacking = int((~complete).sum())
-            found.append(
-                f"fdk: {lacking} of {geometry.slices} slices are too near to an end of the helix and lack views"
-            )
+            found.append(f"{lacking} of {geometry.slices} slices are too near to an end of the helix and lack views")
         top = min(top, turn)
     if top * nearest > rows * (1 + 1e-6):
         found.append(
-            f"fdk: the detector reaches {rows:.4g} mm in height, the shadow of the volume {top * nearest:.4g} mm: "
+            f"the detector reaches {rows:.4g} mm in height, the shadow of the volume {top * nearest:.4g} mm: "
             "the outermost voxels lack views"
         )
     return tuple(found)

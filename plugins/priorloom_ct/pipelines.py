@@ -16,7 +16,9 @@ from priorloom.problem import Problem
 from priorloom.steps import CG, FISTA, converges
 
 from .fbp import Filter, filtered_backprojection
+from .fdk import fdk, remarks
 from .operators import RayTransform
+from .operators3d import ConeTransform
 
 TIKHONOV, WAVELET = Slot("prior", "tikhonov"), Slot("prior", "wavelet-l1")
 SOLVER = Solver()
@@ -67,6 +69,8 @@ def _fbp(case: Case, *, filter: Filter = "ram-lak", cutoff: float = 1.0) -> Asse
         cut_off = A.geometry.truncation()
         image = filtered_backprojection(A, case.measurement, filter, cutoff)
         return direct(case, image, () if cut_off is None else (cut_off,))
+    if isinstance(A, ConeTransform):
+        return direct(case, fdk(A.backprojection, case.measurement, filter, cutoff), remarks(A.geometry))
     if (filter, cutoff) != ("ram-lak", 1.0):
         raise InputError("filter of fbp", expected="a ct ray transform", got=type(A).__name__, cure="leave it unset")
     return direct(case, A.pseudo_inverse(case.measurement))

@@ -144,7 +144,7 @@ def test_slices_on_cuda_are_those_on_the_cpu(beam: str, cuda: torch.device, disc
     exact = A.adjoint(y)
     assert relative(back, exact) < 0.05
     assert float((back * exact).sum() / exact.square().sum()) == pytest.approx(1, abs=0.01)
-    assert torch.equal(plan(batch[1:2].to(cuda)), found[1:2])
+    assert relative(plan(batch[1:2].to(cuda)), found[1:2]) < 1e-5
 
 
 def disc_scale(A: Any, disc: Disc, y: Tensor) -> Tensor:

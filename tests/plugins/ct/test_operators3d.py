@@ -18,7 +18,7 @@ from torch import Tensor
 
 from priorloom import Case, Registry, compare
 from priorloom.comparison import Method
-from priorloom.errors import InputError
+from priorloom.errors import InputError, PluginError
 from priorloom.operator import Gradient
 from priorloom.testing import check_operator
 from priorloom_ct.operators import fanbeam2d, parallel2d
@@ -248,6 +248,13 @@ def test_what_does_not_fit_in_memory_is_refused(monkeypatch: pytest.MonkeyPatch)
     A = SCANS["circle"]()
     with pytest.raises(InputError, match=r"memory of a batch of cone-beam transforms: .*use a smaller batch"):
         A(torch.zeros(100, *A.domain.shape))
+
+
+def test_a_missing_numba_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    A = SCANS["circle"]()
+    monkeypatch.setitem(sys.modules, "numba", None)
+    with pytest.raises(PluginError, match=r"the cone-beam transform needs the package numba; install it with pip"):
+        A(A.domain.zeros())
 
 
 def test_help_does_not_import_numba() -> None:
