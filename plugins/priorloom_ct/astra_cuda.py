@@ -26,7 +26,7 @@ from .backends import backend
 from .geometry import FloatArray, Geometry
 from .geometry3d import ConeGeometry
 from .plan import Plan
-from .weights import _astra_vectors as fan_vectors
+from .weights import astra_vectors
 
 SLICES = 512
 """Images of a batch that are stacked into one volume at most."""
@@ -241,7 +241,7 @@ def fan_beam(geometry: Geometry) -> tuple[dict[str, Any], dict[str, Any]]:
     astra = backend("astra", "the CUDA projectors")
     rows, columns = geometry.image_shape
     width, height = columns * geometry.pixel_size / 2, rows * geometry.pixel_size / 2
-    vectors = fan_vectors(geometry, np.deg2rad(geometry.angles_deg))
+    vectors = astra_vectors(geometry, np.deg2rad(geometry.angles_deg))
     return (
         astra.create_proj_geom("fanflat_vec", geometry.detectors, vectors),
         astra.create_vol_geom(rows, columns, -width, width, -height, height),

@@ -108,7 +108,7 @@ class Backprojection(LinearOperator):
     def __init__(self, geometry: Geometry) -> None:
         super().__init__(Space((geometry.views, geometry.detectors)), Space(geometry.image_shape))
         self.geometry = geometry
-        self.register_buffer("ray_weights", torch.from_numpy(_ray_weights(geometry)).float(), persistent=False)
+        self.register_buffer("ray_weights", torch.from_numpy(fan_weights(geometry)).float(), persistent=False)
         self.ray_weights: Tensor
         self._plan: Plan | None = None
         self._planned_for: tuple[str, torch.dtype] | None = None
@@ -130,7 +130,7 @@ class Backprojection(LinearOperator):
         return views.reshape(*self.range.batch_shape(y), *self.domain.shape)
 
 
-def _ray_weights(geometry: Geometry) -> FloatArray:
+def fan_weights(geometry: Geometry) -> FloatArray:
     """Angular weight, cosine of the fan angle and share of every ray, ``[views, detectors]``.
 
     A parallel view stands for the angles (modulo half a turn) that are nearest to it. In a fan the ray at source

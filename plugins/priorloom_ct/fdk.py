@@ -12,8 +12,7 @@ from priorloom.memory import require_memory
 from priorloom.operator import LinearOperator
 from priorloom.space import Space
 
-from .fbp import Filter, angular_weights, ramp_response
-from .fbp import _ray_weights as fan_weights
+from .fbp import Filter, angular_weights, fan_weights, ramp_response
 from .geometry import FloatArray
 from .geometry3d import COPIES, ConeGeometry, compiled_kernels
 from .threads import spread

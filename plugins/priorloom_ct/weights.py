@@ -34,7 +34,7 @@ def ray_weights(geometry: Geometry, angles_deg: tuple[float, ...]) -> Any:
     rows, columns = geometry.image_shape
     half_width, half_height = columns * geometry.pixel_size / 2, rows * geometry.pixel_size / 2
     volume = astra.create_vol_geom(rows, columns, -half_width, half_width, -half_height, half_height)
-    vectors = _astra_vectors(geometry, np.deg2rad(angles_deg))
+    vectors = astra_vectors(geometry, np.deg2rad(angles_deg))
     per_block = max(1, _RAYS_PER_BLOCK // geometry.detectors)
     blocks = [
         _block(astra, geometry, volume, vectors[first : first + per_block])
@@ -43,7 +43,7 @@ def ray_weights(geometry: Geometry, angles_deg: tuple[float, ...]) -> Any:
     return scipy.sparse.vstack(blocks, format="csr") if len(blocks) > 1 else blocks[0]
 
 
-def _astra_vectors(geometry: Geometry, angles: FloatArray) -> FloatArray:
+def astra_vectors(geometry: Geometry, angles: FloatArray) -> FloatArray:
     """ASTRA's ``parallel_vec`` (ray, detector centre, element) or ``fanflat_vec`` (source, ...), ``[views, 6]``.
 
     The vectors come from ODL's geometry. ODL's own translation to ASTRA (odl 1.0) drops the offset of a parallel
