@@ -140,7 +140,7 @@ def _tables(rows: Sequence[Row]) -> dict[str, list[list[str]]]:
     for row in rows:
         title = f"{row.operator}, {row.case}" + (f" (plan: {row.plan})" if row.plan else "")
         own = [
-            str(row.batch), row.operation, _milliseconds(row.seconds), f"{100 * row.bound_fraction:.2g} %",
+            str(row.batch), row.operation, _milliseconds(row.seconds), _percent(row.bound_fraction),
             _mebibytes(row.memory.held, row.memory.peak),
         ]  # fmt: skip
         theirs = [
@@ -158,6 +158,10 @@ def _tables(rows: Sequence[Row]) -> dict[str, list[list[str]]]:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:.0f}"
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2g} %" if fraction < 0.995 else f"{100 * fraction:.0f} %"
 
 
 def _mebibytes(held: int | None, peak: int | None) -> str:

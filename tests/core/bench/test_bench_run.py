@@ -155,13 +155,13 @@ def test_what_fails_is_said_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch
     def breaks(A: LinearOperator) -> Peer:
         return Peer(lambda x: Timed(lambda: 1 / 0))
 
-    wrong = BenchmarkCase("wrong", {"sise": 8})
+    wrong = BenchmarkCase("wrong", {"extent": 8})
     peers = {"absent": absent, "breaks": breaks, "exact": exact}
     found = registry(times=OperatorBenchmark("test.times", (wrong, CASE), peers))
     report = run(found)
     assert [p.name for p in report.rows[0].peers] == ["exact"]
     reasons = {(s.case, s.peer): s.reason for s in report.skipped if s.operation is None}
-    assert reasons["wrong", None].startswith("unknown parameter 'sise'")
+    assert reasons["wrong", None].startswith("unknown parameter 'extent'")
     assert reasons["8x8", "absent"] == "this peer needs the package other; install it"
     assert reasons["8x8", "breaks"] == "failed: ZeroDivisionError: division by zero"
     monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "1e-6")
@@ -217,8 +217,8 @@ def test_the_kit_checks_a_benchmark() -> None:
         "case '8x8': largest batch", "peer exact: forward runs", "peer exact: adjoint runs",
         "peer batched: not compared here",
     ]  # fmt: skip
-    misspelt = OperatorBenchmark("test.times", (BenchmarkCase("8x8", {"sise": 8}),))
-    with pytest.raises(ConformanceError, match=r"case '8x8' of 'test.times'.*got sise"):
+    misspelt = OperatorBenchmark("test.times", (BenchmarkCase("8x8", {"extent": 8}),))
+    with pytest.raises(ConformanceError, match=r"case '8x8' of 'test.times'.*got extent"):
         check_component(registry(times=misspelt), "benchmark", "test.times")
     with pytest.raises(ConformanceError, match="batches of case"):
         check_component(
