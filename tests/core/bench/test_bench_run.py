@@ -217,6 +217,10 @@ def test_the_kit_checks_a_benchmark() -> None:
         "case '8x8': largest batch", "peer exact: forward runs", "peer exact: adjoint runs",
         "peer batched: not compared here",
     ]  # fmt: skip
+    seen: list[int] = []
+    sized = OperatorBenchmark("test.times", (CASE,), {"exact": lambda A: seen.append(A.domain.size) or exact(A)})
+    assert check_component(registry(times=sized), "benchmark", "test.times", {"size": 6})
+    assert seen == [36]
     misspelt = OperatorBenchmark("test.times", (BenchmarkCase("8x8", {"extent": 8}),))
     with pytest.raises(ConformanceError, match=r"case '8x8' of 'test.times'.*got extent"):
         check_component(registry(times=misspelt), "benchmark", "test.times")
