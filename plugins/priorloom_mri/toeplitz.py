@@ -112,7 +112,10 @@ class ToeplitzNormal(LinearOperator):
         z = torch.fft.fftn(images if maps is None else images[:, None] * maps, dim=dims)
         torch.view_as_real(z).mul_(weights)
         z = torch.fft.fftn(z, dim=dims)
-        return z if maps is None else z.mul_(maps).sum(1)
+        if maps is None:
+            return z
+        combined: Tensor = z.mul_(maps).sum(1)
+        return combined
 
     def _modulated(self, images: Tensor, corner: tuple[int, ...]) -> Tensor:
         """``phi_q x``."""

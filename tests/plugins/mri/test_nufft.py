@@ -252,6 +252,26 @@ def test_methods_run(method: str, generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [{"name": "mri.radial2d", "spokes": 40}, {"name": "mri.spiral2d", "interleaves": 6}],
+    ids=["radial", "spiral"],
+)
+def test_modality_simulates_and_describes(settings: dict[str, Any]) -> None:
+    registry = Registry.discover()
+    mri = registry.modality("mri")
+    (case,) = mri.cases(registry, settings, seed=0, coils=4, noise=0.1, image_shape=(48, 48))
+    assert isinstance(case.operator, NonCartesian)
+    facts = mri.describe(case.operator)
+    assert (facts["coils"], facts["sampling"]) == (4, "non-Cartesian")
+    assert facts["samples per pixel"] == pytest.approx(case.operator.range.size / 4 / 48**2, abs=1e-3)
+    assert case.metadata["sampling"] == "non-Cartesian"
+    assert "mask" not in case.metadata
+    assert mri.noise_std(case) == pytest.approx(0.1, rel=0.15)
+    direct = reconstruct(case, "zero-filled", registry=registry)
+    assert direct.scale == pytest.approx(float(case.truth.abs().quantile(0.99)), rel=0.3)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"trajectory": torch.full((4, 2), 3.1)}, r"\[-0.5, 0.5\] cycles per pixel, got up to 3.1; divide radians"),
