@@ -16,9 +16,8 @@ _VARIABLE = "PRIORLOOM_MEMORY_GIB"
 def available_memory() -> int:
     """Bytes that this process can still take: what the kernel calls available, within its control group's limit."""
     amounts = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            amounts.append(int(line.split()[1]) * 1024)
+    lines = _read("/proc/meminfo").splitlines()
+    amounts += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     for limit, used in (
         ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
         ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
