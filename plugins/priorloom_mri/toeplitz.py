@@ -112,10 +112,8 @@ class ToeplitzNormal(LinearOperator):
         z = torch.fft.fftn(images if maps is None else images[:, None] * maps, dim=dims)
         torch.view_as_real(z).mul_(weights)
         z = torch.fft.fftn(z, dim=dims)
-        if maps is None:
-            return z
-        combined: Tensor = z.mul_(maps).sum(1)
-        return combined
+        result: Tensor = z if maps is None else z.mul_(maps).sum(1)
+        return result
 
     def _modulated(self, images: Tensor, corner: tuple[int, ...]) -> Tensor:
         """``phi_q x``."""
