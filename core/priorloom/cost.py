@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal, Protocol, runtime_checkable
@@ -28,6 +30,12 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(self.flops + other.flops, self.bytes + other.bytes)
+
+
+def fft_flops(sizes: Iterable[int]) -> float:
+    """Operations of one complex FFT over axes of these sizes: ``5 n log2 n`` in all, as FFTW counts them."""
+    count = math.prod(sizes)
+    return 5.0 * count * math.log2(count) if count else 0.0
 
 
 @runtime_checkable

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from priorloom.cost import Cost, Operation, fft_flops
 from priorloom.errors import InputError
 from priorloom.hooks import example
 from priorloom.memory import require_memory
@@ -23,7 +24,7 @@ from priorloom.space import Space
 
 from . import trajectories
 from .density import pipe_menon, ramp, scaled
-from .nonuniform import UPSAMPLING, NonuniformFFT
+from .nonuniform import TOLERANCE, UPSAMPLING, NonuniformFFT
 from .operators import MAPS_FLOOR
 from .toeplitz import ToeplitzNormal, chunks, transfer
 from .trajectories import Ordering
@@ -123,6 +124,27 @@ class NonCartesian(LinearOperator):
             return scaled(self._given_density, self._transform())
         weights = (ramp if self._rule == "ramp" else pipe_menon)(self.trajectory, shape)
         return weights.to(self.domain.real_dtype)
+
+    def cost(self, operation: Operation, batch: int) -> Cost:
+        """FFTs and what lies between them and the samples.
+
+        The pair: an FFT of the upsampled grid for every coil, and at every sample a kernel of width ``w = ceil(-log10
+        tolerance) + 1`` along each axis (Barnett, Magland and af Klinteberg, SIAM J. Sci. Comput. 41, 2019), a
+        multiplication and an addition with a real weight. The normal operator: four FFTs (eight in 3D) of the image there and
+        back. Maps are one complex multiplication and addition each; data move once.
+        """
+        shape, axes, coils = self.domain.shape, self.domain.ndim, self.coils
+        weighted = 0.0 if self.maps is None else 8.0 * coils * self.domain.size
+        values = self.domain.size + (self.domain.size if operation == "normal" else self.range.size)
+        if operation == "normal":
+            kernels = 2**axes
+            flops = kernels * (2 * coils * fft_flops(shape) + 2 * coils * self.domain.size + 2 * weighted)
+        else:
+            width = math.ceil(-math.log10(TOLERANCE[self.domain.dtype])) + 1
+            grid = fft_flops(math.ceil(UPSAMPLING * n) for n in shape)
+            flops = coils * (grid + 4.0 * self._samples * width**axes) + weighted
+        stored = 0 if self.maps is None else self.maps.numel()
+        return Cost(batch * flops, float((batch * values + stored) * self.domain.dtype.itemsize))
 
     def _forward(self, x: Tensor) -> Tensor:
         images = x.reshape(-1, 1, *self.domain.shape) / math.sqrt(self.domain.size)

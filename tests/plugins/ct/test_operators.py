@@ -277,6 +277,15 @@ def test_the_estimate_of_weights_holds() -> None:
         assert 0.9 < A.plan.matrix.weights / expected < 1.1, name
 
 
+@pytest.mark.parametrize("name", ["parallel", "parallel-fine", "fan"])
+def test_the_cost_counts_the_weights(name: str) -> None:
+    A = SCANS[name]()
+    weights_of_all_views = RayTransform(A.geometry, "matrix").plan.matrix.weights
+    assert A.cost("forward", 3).flops == pytest.approx(2 * 3 * weights_of_all_views, rel=0.1)
+    assert A.cost("normal", 3).flops == 2 * A.cost("adjoint", 3).flops
+    assert A.cost("forward", 1).bytes >= 4 * (A.domain.size + A.range.size)
+
+
 def test_without_the_compiler_it_takes_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plans, "has_kernels", lambda: False)
     assert parallel2d(image_shape=(8, 8), views=4).plan.name == "folded matrix"
