@@ -2,9 +2,10 @@
 
 OMP_NUM_THREADS=1 python benchmarks/mri_operators.py [--size 256] [--coils 8] [--batches 1 8 32] [--repeats 11]
 
-All calls take turns in one process. "FFT" is two FFTs of the coil images of each chunk of the normal operator, over the
-same axes and in the same chunks, and nothing else. "extra memory" is the most that torch held during a call of the
-normal operator beyond input and output, in stacks of coil images of one chunk.
+All calls take turns in one process; a ratio or share is the median of those of the rounds, so that a burst of other
+load does not decide it. "FFT" is two FFTs of the coil images of each chunk of the normal operator, over the same axes
+and in the same chunks, and nothing else. "extra memory" is the most that torch held during a call of the normal
+operator beyond input and output, in stacks of coil images of one chunk.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from priorloom_mri.masks import make_mask
 from priorloom_mri.operators import CHUNK_BYTES, Sense, sense2d
 
 
-def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median milliseconds of every call, taking turns so that a busy machine slows all of them alike."""
+def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of every call, taking turns so that a busy machine slows all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -37,7 +38,7 @@ def interleaved(calls: dict[str, Callable[[], object]], repeats: int) -> dict[st
             began = time.perf_counter()
             call()
             times[name].append(1e3 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def ffts_alone(A: Sense, batch: int, axes: tuple[int, ...]) -> Callable[[], None]:
@@ -100,10 +101,14 @@ def main() -> None:
             )
             stack = min(CHUNK_BYTES["cpu"], 8 * A.range.size * batch)
             stacks = extra_bytes(lambda A=A, v=x: A.normal(v)) / stack
-            per = {key: value / batch for key, value in ms.items()}
+            per = {key: statistics.median(values) / batch for key, values in ms.items()}
+            ratio, share = (
+                statistics.median(a / b for a, b in zip(ms[one], ms[other], strict=True))
+                for one, other in (("sigpy", "pair"), ("fft", "normal"))
+            )
             print(
-                f"{name:17} {batch:5} | {per['sigpy']:6.2f} {per['pair']:6.2f} {per['sigpy'] / per['pair']:6.2f} |"
-                f" {per['normal']:6.2f} {per['fft']:6.2f} {per['fft'] / per['normal']:6.0%} | {stacks:.2f} stacks"
+                f"{name:17} {batch:5} | {per['sigpy']:6.2f} {per['pair']:6.2f} {ratio:6.2f} |"
+                f" {per['normal']:6.2f} {per['fft']:6.2f} {share:6.0%} | {stacks:.2f} stacks"
             )
 
 

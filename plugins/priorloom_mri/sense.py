@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,7 +138,7 @@ class Sense(LinearOperator):
 
     def _forward(self, x: Tensor) -> Tensor:
         images = self._images(x)
-        y = x.new_empty(*self.domain.batch_shape(x), *self.range.shape)
+        y = _empty((*self.domain.batch_shape(x), *self.range.shape), x)
         out = y.view(len(images), len(self._mask), *self._maps.shape[1:])
         axes = tuple(range(-len(self.image_shape), 0))
         for chunk in self._chunks(len(images)):
@@ -183,6 +184,14 @@ class Sense(LinearOperator):
 
     def _norm(self) -> float | None:
         return self._norm_if_full
+
+
+def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Memory for a result. On a CPU it is NumPy's, which asks the kernel for huge pages: the first touch of a large
+    array from torch costs as much as an FFT."""
+    if like.device.type != "cpu":
+        return like.new_empty(shape)
+    return torch.from_numpy(np.empty(shape, np.complex64 if like.dtype == torch.complex64 else np.complex128))
 
 
 def _largest_gain(maps: Tensor) -> float:
