@@ -130,8 +130,8 @@ class NonCartesian(LinearOperator):
 
         The pair: an FFT of the upsampled grid for every coil, and at every sample a kernel of width ``w = ceil(-log10
         tolerance) + 1`` along each axis (Barnett, Magland and af Klinteberg, SIAM J. Sci. Comput. 41, 2019), a
-        multiplication and an addition with a real weight. The normal operator: four FFTs (eight in 3D) of the image there and
-        back. Maps are one complex multiplication and addition each; data move once.
+        multiplication and an addition with a real weight. The normal operator: four FFTs of the image there and back
+        (eight in 3D). Maps are one complex multiplication and addition each; data move once.
         """
         shape, axes, coils = self.domain.shape, self.domain.ndim, self.coils
         weighted = 0.0 if self.maps is None else 8.0 * coils * self.domain.size

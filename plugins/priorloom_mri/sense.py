@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from priorloom.cost import Cost, Operation, fft_flops
 from priorloom.errors import InputError
 from priorloom.memory import require_memory
 from priorloom.operator import LinearOperator
@@ -132,6 +133,25 @@ class Sense(LinearOperator):
         last = len(self._maps) - 1
         for s, maps in enumerate(self._maps[:, c, r]):
             out[b, f, s, r] += torch.mul(k, maps, out=k if s == last else None).sum(1)
+
+    def cost(self, operation: Operation, batch: int) -> Cost:
+        """The FFTs of all coil images, and for every pixel of them and every set a complex multiplication and addition.
+
+        The normal operator transforms there and back, along the axes where the mask varies; its weights are real. The
+        data move once, and maps and weights once for every chunk.
+        """
+        pixels = math.prod(self.image_shape)
+        coil_images = batch * len(self._mask) * self.coils
+        maps = 8.0 * len(self._maps) * pixels
+        if operation == "normal":
+            lengths = [self.image_shape[axis] for axis in self._axes]
+            transforms = 2 * fft_flops(lengths) * pixels / math.prod(lengths) if lengths else 0.0
+            flops = coil_images * (transforms + 2 * maps + 2 * pixels)
+        else:
+            flops = coil_images * (fft_flops(self.image_shape) + maps + 6 * pixels)
+        images = self.domain.size + (self.domain.size if operation == "normal" else self.range.size)
+        passes = len({chunk[0].start for chunk in self._chunks(batch)})
+        return Cost(flops, float((batch * images + passes * self._maps.numel()) * self._maps.element_size()))
 
     def _images(self, x: Tensor) -> Tensor:
         return x.reshape(-1, len(self._mask), len(self._maps), *self.image_shape)
