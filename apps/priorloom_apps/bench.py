@@ -20,7 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from priorloom.bench.machine import Machine
-from priorloom.bench.run import Report, Row, Skipped, find_jobs, run_jobs
+from priorloom.bench.report import Report, Row, Skipped
+from priorloom.bench.run import find_jobs, run_jobs
 from priorloom.comparison import versions
 from priorloom.errors import InputError
 from priorloom.files import check_writable, write_atomic
@@ -53,9 +54,13 @@ def run_bench(
     if out is not None:
         if out.suffix not in (".json", ".md"):
             raise InputError(f"--out {out}", expected="a name that ends in .json or .md", got=out.suffix or "no suffix")
+        if out.is_dir():
+            raise InputError(f"--out {out}", expected="the name of a file", got="a folder")
         check_writable(out.parent)
     report = Report(Machine(require_device(device)))
-    jobs = find_jobs(registry, operators, quick)
+    jobs = find_jobs(registry, operators, quick, report)
+    if not jobs and not report.skipped:
+        raise InputError("operators to benchmark", expected="a plugin that offers some", got="none")
     settings = {"operators": list(operators), "quick": quick, "repeats": repeats, "command": command}
     began = time.perf_counter()
     try:
@@ -63,13 +68,15 @@ def run_bench(
             run_jobs(registry, jobs, report, quick=quick, repeats=repeats, on_case=tell)
     finally:
         made = document(report, settings, time.perf_counter() - began)
-        if out is not None:
-            content = json.dumps(made, indent=1) + "\n" if out.suffix == ".json" else markdown(report, made)
-            write_atomic(out, content.encode())
-        if as_json:
-            print(json.dumps(made, indent=1))
-        else:
-            _show(report, made)
+        try:
+            if as_json:
+                print(json.dumps(made, indent=1))
+            else:
+                _show(report, made)
+        finally:  # neither a closed pipe nor a full disk takes the other one with it
+            if out is not None:
+                content = json.dumps(made, indent=1) + "\n" if out.suffix == ".json" else markdown(report, made)
+                write_atomic(out, content.encode())
 
 
 def document(report: Report, settings: Mapping[str, Any], seconds: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from priorloom.bench import BenchmarkCase, OperatorBenchmark
+from priorloom.errors import OutputError
 from priorloom.registry import Registry
 
 from .conftest import Cli
@@ -108,10 +109,15 @@ def test_a_busy_machine_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch, load:
         (["--device", "cuda:x"], "--device: expected cpu or cuda, got cuda:x"),
         (["--out", "figures.csv"], "expected a name that ends in .json or .md, got .csv"),
         (["--out", "/proc/no/bench.json"], "expected a place that can be written"),
+        (["--out", "folder.json"], "--out folder.json: expected the name of a file, got a folder"),
         (["--bogus"], "--bogus"),
     ],
 )
-def test_refusals_are_one_line(cli: Cli, arguments: list[str], message: str) -> None:
+def test_refusals_are_one_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.json").mkdir()
     run = cli("bench", *arguments)
     assert (run.code, run.out) == (2, "")
     (line,) = run.err.strip().splitlines()
@@ -129,3 +135,23 @@ def test_an_interruption_shows_and_writes_what_is_finished(
     assert run.code == 1
     assert "interrupted" in run.err
     assert json.loads((tmp_path / "bench.json").read_text())["rows"] == []
+
+
+def test_a_file_that_cannot_be_written_at_the_end_leaves_the_table(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OutputError(f"output {path.name}", expected="a place that can be written", got="no space")
+
+    monkeypatch.setattr("priorloom_apps.bench.write_atomic", full)
+    run = cli("bench", "--quick", "--repeats", 1, "--out", tmp_path / "bench.json")
+    assert run.code == 2
+    assert "ct.parallel2d, 16x16" in run.out
+    assert "got no space" in run.err
+
+
+def test_nothing_to_benchmark_is_an_error(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIORLOOM_PLUGINS", "priors")
+    run = cli("bench")
+    assert (run.code, run.out) == (2, "")
+    assert "operators to benchmark: expected a plugin that offers some, got none" in run.err

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from priorloom import Case, Registry, Term, compare, hooks
 from priorloom.bench.machine import Machine
-from priorloom.bench.run import Report, find_jobs, run_jobs
+from priorloom.bench.report import Report
+from priorloom.bench.run import find_jobs, run_jobs
 from priorloom.card import Architecture, Facts, Learning, Scope, Stability, SubjectFacts
 from priorloom.checking import check_component
 from priorloom.comparison import Method, default_methods, reconstruct

@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from ..cost import Cost, Costed, Operation, compulsory_traffic
-from ..errors import InputError, PriorloomError, did_you_mean
+from ..errors import InputError, PluginError, PriorloomError, did_you_mean
 from ..hooks import example_parameters
 from ..memory import require_memory
 from ..operator import LinearOperator
 from ..registry import Registry
 from ..space import Space
-from . import BenchmarkCase, MakePeer, Peer, Timed
+from . import BenchmarkCase, MakePeer, OperatorBenchmark, Peer, Timed
 from .machine import Machine
 from .memory import measured, resident
+from .report import Memory, PeerFigures, Report, Row, Skipped
 from .timing import SLOW, Times, take_turns
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -30,70 +31,6 @@ SECONDS, QUICK_SECONDS = 8.0, 1.0
 
 ALL_SECONDS = 75.0
 """Of timing in all; what prepares the cases comes on top."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Bytes: what stays after the first applications (weights, plans), and the peak of one application beyond that."""
-
-    held: int | None
-    peak: int | None
-
-
-@dataclass(frozen=True)
-class PeerFigures:
-    """A peer in one row; seconds are per image, `ratio` is its median time over ours."""
-
-    name: str
-    seconds: float
-    quartiles: tuple[float, float]
-    rounds: int
-    ratio: float
-    difference: float | None
-    memory: Memory
-    note: str
-
-
-@dataclass(frozen=True)
-class Row:
-    """One operation of one case and batch; seconds are per image, `cost` and `memory` of the whole batch."""
-
-    operator: str
-    case: str
-    batch: int
-    operation: Operation
-    plan: str
-    seconds: float
-    quartiles: tuple[float, float]
-    rounds: int
-    memory: Memory
-    cost: Cost
-    cost_stated: bool
-    bound_seconds: float
-    bound_by: str
-    bound_fraction: float
-    peers: tuple[PeerFigures, ...]
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """What could not be run or compared, and why."""
-
-    operator: str
-    case: str
-    reason: str
-    batch: int | None = None
-    peer: str | None = None
-    operation: Operation | None = None
-
-
-@dataclass
-class Report:
-    """What a run found; complete up to where it was stopped."""
-
-    machine: Machine
-    rows: list[Row] = field(default_factory=list)
-    skipped: list[Skipped] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -119,26 +56,48 @@ class _Contender:
     images: int = 1
 
 
-def find_jobs(registry: Registry, operators: Sequence[str] = (), quick: bool = False) -> list[Job]:
+def find_jobs(
+    registry: Registry, operators: Sequence[str] = (), quick: bool = False, report: Report | None = None
+) -> list[Job]:
     """The cases of `operators` (of all that have some, when empty); `quick`: the first case and batch of each.
+
+    A benchmark that cannot be loaded goes to `report`, and is raised where there is none. Of two peers of one name the
+    second is called ``name (benchmark)``.
 
     Raises
     ------
     InputError
         For an operator without a case.
     """
-    found = [registry.benchmark(name) for name in registry.names("benchmark")]
-    known = sorted({b.operator for b in found if b.cases})
+    found: dict[str, OperatorBenchmark] = {}
+    broken = []
+    for name in registry.names("benchmark"):
+        try:
+            made = registry.benchmark(name)
+            if not isinstance(made, OperatorBenchmark):
+                raise PluginError(f"benchmark '{name}'", expected="an OperatorBenchmark", got=type(made).__name__)
+            found[name] = made
+        except PriorloomError as error:
+            if report is None:
+                raise
+            broken.append(Skipped(name, "all cases", str(error)))
+    known = sorted({b.operator for b in found.values() if b.cases})
     for name in operators:
         if name not in known:
             raise InputError(
-                f"operator '{name}' to benchmark", expected="one with a case", cure=did_you_mean(name, known)
-            )
+                f"operator '{name}' to benchmark", expected="one with a case", cure=did_you_mean(name, known),
+                got="; ".join(b.reason for b in broken) or None,
+            )  # fmt: skip
+    if report is not None:
+        report.skipped += broken
     jobs = []
     for operator in dict.fromkeys(operators) if operators else known:
-        own = [b for b in found if b.operator == operator]
-        peers = {name: make for b in own for name, make in b.peers.items()}
-        cases = [case for b in own for case in b.cases]
+        own = {name: b for name, b in found.items() if b.operator == operator}
+        peers: dict[str, MakePeer] = {}
+        for benchmark, b in own.items():
+            for name, make in b.peers.items():
+                peers[f"{name} ({benchmark})" if name in peers else name] = make
+        cases = [case for b in own.values() for case in b.cases]
         if quick:
             cases = [BenchmarkCase(cases[0].label, cases[0].parameters, cases[0].batches[:1])]
         jobs += [Job(operator, case, peers) for case in cases]
@@ -154,7 +113,7 @@ def run_jobs(
     repeats: int | None = None,
     on_case: Callable[[str], None] = lambda label: None,
 ) -> None:
-    """Run `jobs` and add to `report`; whatever fails becomes a Skipped.
+    """Run `jobs` and add to `report`; whatever fails or is not reached before Ctrl-C becomes a Skipped.
 
     Parameters
     ----------
@@ -169,11 +128,27 @@ def run_jobs(
     budget = min(QUICK_SECONDS if quick else SECONDS, ALL_SECONDS / max(count, 1))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peers warn, such as ODL of large volumes; what matters is in their notes
-        for operator in dict.fromkeys(job.operator for job in jobs):
-            _warm_up(registry, next(job for job in jobs if job.operator == operator), report.machine.device)
-        for job in jobs:
-            with _noted(report, job):
-                _run_job(registry, job, report, budget, repeats, on_case)
+        try:
+            for operator in dict.fromkeys(job.operator for job in jobs):
+                _warm_up(registry, next(job for job in jobs if job.operator == operator), report.machine.device)
+            for job in jobs:
+                with _noted(report, job):
+                    _run_job(registry, job, report, budget, repeats, on_case)
+        except KeyboardInterrupt:
+            report.skipped += _unreached(jobs, report)
+            raise
+
+
+def _unreached(jobs: Sequence[Job], report: Report) -> list[Skipped]:
+    """The batches of which nothing is known yet."""
+    ended = {(r.operator, r.case, r.batch) for r in report.rows}
+    ended |= {(s.operator, s.case, s.batch) for s in report.skipped if s.peer is None}
+    return [
+        Skipped(job.operator, job.case.label, "interrupted", batch)
+        for job in jobs
+        for batch in job.case.batches
+        if not {(job.operator, job.case.label, batch), (job.operator, job.case.label, None)} & ended
+    ]
 
 
 def _run_job(
@@ -327,13 +302,13 @@ def _picture(space: Space, batch: int) -> Tensor:
 
 def _warm_up(registry: Registry, job: Job, device: torch.device) -> None:
     """Ours and every peer on the operator's small example: imports and compilation happen before memory is measured."""
-    with suppress(Exception):
+    with suppress(Exception, SystemExit):
         A = registry.operator(job.operator, **example_parameters(registry.factory("operator", job.operator))).to(device)
         x = _picture(A.domain, 1).to(device)
         A.adjoint(A(x))
         A.normal(x)
         for name, make in job.peers.items():
-            with suppress(Exception):
+            with suppress(Exception, SystemExit):
                 _try_out(_ready(name, make(A), x, A), Machine(device))
 
 
@@ -352,7 +327,7 @@ def _noted(report: Report, job: Job, batch: int | None = None, peer: str | None 
     """Around what may fail: the failure goes to the report, with whose it was and why."""
     try:
         yield
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = str(error) if isinstance(error, PriorloomError) else f"failed: {type(error).__name__}: {error}"
         line = " ".join(reason.split())[:300]
         report.skipped.append(Skipped(job.operator, job.case.label, line, batch, peer))

@@ -12,7 +12,8 @@ from priorloom import LinearOperator, Space
 from priorloom.bench import BenchmarkCase, OperatorBenchmark, Peer, Timed
 from priorloom.bench import run as running
 from priorloom.bench.machine import Machine
-from priorloom.bench.run import Report, find_jobs, run_jobs
+from priorloom.bench.report import Report
+from priorloom.bench.run import find_jobs, run_jobs
 from priorloom.checking import check_component
 from priorloom.cost import Cost, Costed, compulsory_traffic
 from priorloom.errors import InputError, PluginError
@@ -175,11 +176,16 @@ def test_an_interruption_keeps_what_is_finished() -> None:
         if label.endswith("batch 3"):
             raise KeyboardInterrupt
 
-    found = registry(times=OperatorBenchmark("test.times", (CASE,)))
+    more = BenchmarkCase("more", {"size": 8}, (2,))
+    found = registry(times=OperatorBenchmark("test.times", (CASE, more)))
     report = Report(Machine(torch.device("cpu")))
     with pytest.raises(KeyboardInterrupt):
         run_jobs(found, find_jobs(found), report, repeats=1, on_case=stop)
     assert {r.batch for r in report.rows} == {1}
+    assert [(s.case, s.batch, s.reason) for s in report.skipped] == [
+        ("8x8", 3, "interrupted"),
+        ("more", 2, "interrupted"),
+    ]
 
 
 def test_a_plugin_adds_a_peer_to_somebody_elses_operator() -> None:
@@ -197,6 +203,36 @@ def test_a_plugin_adds_a_peer_to_somebody_elses_operator() -> None:
     ]
     with pytest.raises(InputError, match=r"operator 'test.time' to benchmark: .*did you mean 'test.times'"):
         find_jobs(found, ["test.time"])
+
+
+def test_a_benchmark_that_cannot_be_loaded_is_said_and_takes_no_other_down() -> None:
+    found = registry(times=OperatorBenchmark("test.times", (CASE,)))
+    found._entries["benchmark", "test.absent"] = [_Entry("other", "other", "nowhere.at_all:benchmark")]
+    found._entries["benchmark", "test.wrong"] = [_Entry("other", "other", lambda: 5)]
+    report = Report(Machine(torch.device("cpu")))
+    assert [job.operator for job in find_jobs(found, report=report)] == ["test.times"]
+    assert [(s.operator, s.case) for s in report.skipped] == [("test.absent", "all cases"), ("test.wrong", "all cases")]
+    assert "benchmark 'test.absent' of plugin 'other'" in report.skipped[0].reason
+    assert "expected an OperatorBenchmark, got int" in report.skipped[1].reason
+    with pytest.raises(InputError, match=r"operator 'test.counted' to benchmark.*got benchmark 'test.absent'"):
+        find_jobs(found, ["test.counted"], report=report)
+
+
+def test_two_peers_of_one_name_are_both_compared() -> None:
+    found = registry(
+        times=OperatorBenchmark("test.times", (CASE,), {"exact": exact}),
+        zealous=OperatorBenchmark("test.times", (), {"exact": batched}),
+    )
+    (job,) = find_jobs(found)
+    assert dict(job.peers) == {"exact": exact, "exact (test.zealous)": batched}
+
+
+def test_a_peer_that_exits_is_said() -> None:
+    def leaves(A: LinearOperator) -> Peer:
+        raise SystemExit(3)
+
+    report = run(registry(times=OperatorBenchmark("test.times", (CASE,), {"leaves": leaves})))
+    assert {(s.peer, s.reason) for s in report.skipped} == {("leaves", "failed: SystemExit: 3")}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
