@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -366,7 +367,12 @@ def _report(error: BaseException) -> int:
     if usage is not None:
         _complain(" ".join(usage().split()) + "; see --help")
         return 2
-    if not isinstance(error, BrokenPipeError):
+    text = str(error)
+    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:
+        asked = re.search(r"(?:tried to )?allocate (\d[\d.]* ?\w+)", text)
+        asked_for = f": {asked.group(1)} more" if asked else ""
+        _complain(f"out of memory{asked_for}; take fewer views, slices or coils at a time, or smaller images")
+    elif not isinstance(error, BrokenPipeError):
         _complain(" ".join(f"{type(error).__name__}: {error}".split()) + "; add --debug for the traceback")
     return 1
 

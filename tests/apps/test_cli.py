@@ -363,3 +363,25 @@ def test_cuda_is_refused_in_one_line_where_there_is_none(cli: Cli, tmp_path: Pat
     run = cli("compare", "-m", "ct", "--method", "fbp", "--device", "cuda", "--out", tmp_path / "out")
     assert run.code == 2
     assert "--device cpu" in run.err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: not enough memory: you tried to "
+            "allocate 4000000000000 bytes. Error code 12 (Cannot allocate memory)"
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 10 GiB"),
+        MemoryError(),
+    ],
+)
+def test_running_out_of_memory_is_one_line(cli: Cli, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("priorloom_apps.compare.run_comparison", fail)
+    refused = cli("compare")
+    assert refused.code == 1
+    assert refused.err.startswith("priorloom: out of memory")
+    assert refused.err.count("\n") == 1
