@@ -88,6 +88,20 @@ def test_a_wrong_or_missing_adjoint_is_refused_with_the_gap() -> None:
         from_scipy(wrong(1.01 * COMPLEX.conj().T))
     with pytest.raises(InputError, match="give the LinearOperator an rmatvec"):
         from_scipy(sla.LinearOperator((6, 4), lambda x: REAL @ x, dtype="float64"))
+    with pytest.raises(InputError, match="matvec and rmatvec that can be applied, got ValueError"):  # of another shape
+        from_scipy(sla.LinearOperator((6, 4), lambda x: REAL @ x, rmatvec=lambda y: y, dtype="float64"))
+
+
+def test_what_is_not_linear_over_the_complex_numbers_is_refused() -> None:
+    def real_part(x: np.ndarray) -> np.ndarray:
+        return np.real(x).astype("complex128")  # its own adjoint in the real inner product
+
+    parts = sla.LinearOperator((4, 4), real_part, rmatvec=real_part, dtype="complex128")
+    with pytest.raises(InputError, match=r"adjoint of the operator .*; give a real domain"):
+        from_scipy(parts)
+    A = from_scipy(parts, Space((4,), torch.float64))
+    x = torch.arange(4, dtype=torch.float64)
+    assert torch.equal(A.adjoint(A(x)), x)
 
 
 def test_what_cannot_be_an_operator_is_refused() -> None:
@@ -103,6 +117,8 @@ def test_what_cannot_be_an_operator_is_refused() -> None:
         from_scipy(scipy.sparse.eye_array(3, dtype=int))
     with pytest.raises(InputError, match=r"domain for from_scipy: expected 4 entries, got shape \[3\]"):
         from_scipy(REAL, Space((3,)))
+    with pytest.raises(InputError, match=r"domain for from_scipy: expected a Space, got \(4,\)"):
+        from_scipy(REAL, (4,))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="range for from_scipy: expected a complex dtype"):
         from_scipy(REAL, Space((4,), torch.complex64), Space((6,)))
     assert from_scipy(scipy.sparse.eye_array(3, dtype=int), Space((3,)), Space((3,))).domain.dtype == torch.float32
@@ -130,6 +146,13 @@ def test_scipy_solves_and_decomposes_with_ours(dtype: str) -> None:
     np.testing.assert_allclose(B @ several, matrix @ several, rtol=1e-5)
     assert (B @ several).dtype == dtype
     np.testing.assert_allclose(B.H @ y, matrix.conj().T @ y, rtol=1e-5, atol=1e-6)
+
+
+def test_to_scipy_takes_other_byte_orders_and_no_columns() -> None:
+    B = to_scipy(DenseOperator(torch.from_numpy(REAL)))
+    x = RANDOM.standard_normal(4)
+    np.testing.assert_array_equal(B @ x.astype(">f8"), B @ x)
+    assert (B @ np.zeros((4, 0))).shape == (6, 0)
 
 
 class RealToComplex(LinearOperator):
