@@ -249,7 +249,7 @@ def nufft(
     return NonCartesian(image_shape, k, coils, weights)
 
 
-@example(image_shape=(12, 9), spokes=5, readout=16)
+@example(spokes=5, readout=16, maps=_example_maps)
 def radial2d(
     *,
     image_shape: tuple[int, int] | None = None,
@@ -281,7 +281,7 @@ def radial2d(
     return nufft(image_shape=shape, trajectory=points, maps=maps, density=density)
 
 
-@example(image_shape=(12, 9), interleaves=3, readout=40)
+@example(interleaves=3, readout=40, maps=_example_maps)
 def spiral2d(
     *,
     image_shape: tuple[int, int] | None = None,

@@ -163,6 +163,8 @@ def _run_job(
         A = A.to(device)
     x = _picture(A.domain, 1).to(device)
     A.adjoint(A(x))
+    if _has_normal(A):
+        A.normal(x)
     held = _grown(before, device)
     made: dict[str, tuple[Peer, _Contender]] = {}
     for name, make in job.peers.items():
@@ -191,7 +193,7 @@ def _run_batch(
     x = _picture(A.domain, batch).to(machine.device)
     y = A(x)
     calls: dict[Operation, Callable[[], Tensor]] = {"forward": lambda: A(x), "adjoint": lambda: A.adjoint(y)}
-    if type(A)._normal is not LinearOperator._normal:
+    if _has_normal(A):
         calls["normal"] = lambda: A.normal(x)
     timed = {operation: Timed(call, lambda result: result) for operation, call in calls.items()}
     ours = _Contender("", timed, images=batch, held=held)
@@ -243,6 +245,11 @@ def _row(
         _each(own.quartiles, batch), len(own.seconds), Memory(ours.held, ours.peaks[operation]), cost, stated,
         bound / batch, "memory" if by_memory >= by_arithmetic else "arithmetic", bound / own.median, tuple(figures),
     )  # fmt: skip
+
+
+def _has_normal(A: LinearOperator) -> bool:
+    """Whether it has one of its own, faster than the pair."""
+    return type(A)._normal is not LinearOperator._normal
 
 
 def _cost(A: LinearOperator, operation: Operation, batch: int) -> tuple[Cost, bool]:

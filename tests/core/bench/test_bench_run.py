@@ -149,6 +149,26 @@ def test_memory_that_is_held_and_that_one_application_takes() -> None:
     assert peer.memory.peak == pytest.approx(128 * 2**20, rel=0.1)
 
 
+class Prepares(Times):
+    """Its normal operator makes 64 MiB when it is first used."""
+
+    def _normal(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "kept"):
+            self.kept = torch.ones(4096, 4096)
+        return super()._normal(x)
+
+
+def test_what_the_normal_operator_prepares_is_held() -> None:
+    case = BenchmarkCase("8x8", {"size": 8})
+    found = registry(prepares=OperatorBenchmark("test.prepares", (case,)))
+    found._entries["operator", "test.prepares"] = [_Entry("test", "test", Prepares)]
+    rows = run(found).rows
+    if rows[0].memory.held is None:
+        pytest.skip("the kernel does not tell what is resident")
+    assert {row.memory.held for row in rows} == {rows[0].memory.held}
+    assert rows[0].memory.held == pytest.approx(64 * 2**20, rel=0.1)
+
+
 def test_what_fails_is_said_and_the_rest_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(A: LinearOperator) -> Peer:
         raise PluginError("this peer needs the package other", cure="install it")
