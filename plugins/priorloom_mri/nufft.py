@@ -240,13 +240,7 @@ def nufft(
     _check_memory(image_shape, k[..., 0].numel(), 1 if coils is None else len(coils))
     if isinstance(density, str):
         return NonCartesian(image_shape, k, coils, density)
-    weights = torch.as_tensor(density).to(torch.float32)
-    if weights.shape != k.shape[:-1] or not bool((weights.isfinite() & (weights >= 0)).all()):
-        raise InputError(
-            "density weights of mri.nufft", expected=f"finite, nonnegative, shape {list(k.shape[:-1])}",
-            got=f"shape {list(weights.shape)}" if weights.shape != k.shape[:-1] else "negative or not finite values",
-        )  # fmt: skip
-    return NonCartesian(image_shape, k, coils, weights)
+    return NonCartesian(image_shape, k, coils, _checked_weights(density, k.shape[:-1]))
 
 
 @example(spokes=5, readout=16, maps=_example_maps)
@@ -277,7 +271,7 @@ def radial2d(
         "ramp" or "pipe-menon".
     """
     shape = _image_shape(image_shape, maps, "mri.radial2d")
-    points = trajectories.radial(spokes, readout or 2 * max(shape), ordering)
+    points = trajectories.radial(spokes, 2 * max(shape) if readout is None else readout, ordering)
     return nufft(image_shape=shape, trajectory=points, maps=maps, density=density)
 
 
@@ -312,8 +306,11 @@ def spiral2d(
     if interleaves < 1:
         raise InputError("interleaves of mri.spiral2d", expected="a positive number", got=interleaves)
     winding = MARGIN * 0.5 * max(shape) / interleaves if turns is None else turns
-    length = readout or math.ceil(2 * max(shape) * float(trajectories.arc_length(1.0, max(winding, 1e-3))))
-    points = trajectories.spiral(interleaves, length, winding)
+    if not 0 < winding < math.inf:
+        raise InputError("turns of mri.spiral2d", expected="a positive number", got=turns)
+    if readout is None:
+        readout = math.ceil(2 * max(shape) * float(trajectories.arc_length(1.0, max(winding, 1e-3))))
+    points = trajectories.spiral(interleaves, readout, winding)
     return nufft(image_shape=shape, trajectory=points, maps=maps, density=density)
 
 
@@ -321,6 +318,8 @@ def _image_shape(given: tuple[int, int] | None, maps: Tensor | Array | None, nam
     if given is None and (maps is None or maps.ndim != 3):
         raise InputError(f"{name} needs parameter 'image_shape'", expected="(rows, columns)", got="neither it nor maps")
     rows, columns = given if given is not None else (int(n) for n in maps.shape[1:])  # type: ignore[union-attr]
+    if min(rows, columns) < 1:
+        raise InputError(f"image_shape of {name}", expected="positive sizes", got=(rows, columns))
     return rows, columns
 
 
@@ -352,6 +351,19 @@ def _checked_maps(maps: Tensor | Array, image_shape: tuple[int, ...]) -> Tensor:
     if not bool(given.isfinite().all()) or not bool((given != 0).any()):
         raise InputError("maps of mri.nufft", expected="finite values, not all zero", got="NaN, infinite or all zero")
     return given.to(torch.complex64)
+
+
+def _checked_weights(density: Tensor | Array, samples: torch.Size) -> Tensor:
+    given = torch.as_tensor(density)
+    wrong = None
+    if given.shape != samples or given.is_complex():
+        wrong = f"{'complex, ' if given.is_complex() else ''}shape {list(given.shape)}"
+    elif not bool((given.to(torch.float32).isfinite() & (given >= 0)).all()):
+        wrong = "negative or not finite values"
+    if wrong is not None:
+        expected = f"real, finite, nonnegative, shape {list(samples)}"
+        raise InputError("density weights of mri.nufft", expected=expected, got=wrong)
+    return given.to(torch.float32)
 
 
 def _check_memory(image_shape: tuple[int, ...], samples: int, coils: int) -> None:

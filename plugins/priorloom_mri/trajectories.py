@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
+from priorloom.memory import require_memory
 
 Ordering = Literal["uniform", "golden"]
 
@@ -20,6 +21,9 @@ GOLDEN_ANGLE = math.pi * (math.sqrt(5) - 1) / 2
 """111.25 degrees: any number of successive spokes covers the half circle almost evenly."""
 
 SAMPLE_LIMIT = 2**28
+
+FINE = 8
+"""Points per sample on which the length of a spiral is inverted."""
 
 
 def radial(spokes: int, readout: int, ordering: Ordering = "uniform") -> Tensor:
@@ -56,10 +60,10 @@ def spiral(interleaves: int, readout: int, turns: float) -> Tensor:
     turns
         Of each interleaf. Neighbouring turns are ``0.5 / (turns interleaves)`` apart; images of n pixels need 1 / n.
     """
-    _check("interleaves and readout", interleaves, readout)
     if not 0 < turns < math.inf:
         raise InputError("turns of a spiral", expected="a positive number", got=turns)
-    fine = np.linspace(0, 1, 8 * readout + 1)
+    _check("interleaves and readout", interleaves, readout)
+    fine = np.linspace(0, 1, FINE * readout + 1)
     t = torch.from_numpy(np.interp(np.linspace(0, 1, readout), arc_length(fine, turns) / arc_length(1.0, turns), fine))
     start = torch.arange(interleaves, dtype=torch.float64)[:, None] / interleaves
     angle = 2 * math.pi * (turns * t + start)
@@ -107,5 +111,9 @@ def _radii(readout: int) -> Tensor:
 
 
 def _check(what: str, *counts: int) -> None:
-    if min(counts) < 1 or math.prod(counts) > SAMPLE_LIMIT:
+    samples = math.prod(counts)
+    if min(counts) < 1 or samples > SAMPLE_LIMIT:
         raise InputError(f"{what} of a trajectory", expected=f"positive, at most {SAMPLE_LIMIT} samples", got=counts)
+    # Three components and what they are made of; five arrays on the fine grid of a spiral.
+    needed = 64 * samples + 40 * FINE * counts[-1]
+    require_memory(f"a trajectory of {' x '.join(map(str, counts))} samples", needed, "take fewer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from priorloom_mri.nonuniform import NonuniformFFT
 from priorloom_mri.nufft import NonCartesian, nufft, radial2d, spiral2d
 from priorloom_mri.operators import fourier2d, sense2d
 from priorloom_mri.phantoms import phantom
-from priorloom_mri.trajectories import kooshball, stack_of_stars
+from priorloom_mri.trajectories import kooshball, radial, spiral, stack_of_stars
 
 SHAPES = [(10, 7), (9, 12), (6, 5, 4)]
 TOLERANCES = {torch.complex64: 3e-6, torch.complex128: 1e-11}
@@ -288,6 +289,7 @@ def test_modality_simulates_and_describes(settings: dict[str, Any]) -> None:
         ({"image_shape": (8, 0)}, "two or three positive sizes"),
         ({"density": torch.ones(5)}, r"shape \[4\], got shape \[5\]"),
         ({"density": -torch.ones(4)}, "negative or not finite"),
+        ({"density": torch.ones(4) + 0j}, r"expected real, finite, .*got complex, shape \[4\]"),
         ({"image_shape": (200_000, 200_000)}, "memory of mri.nufft with 40000000000 pixels.* GiB|TiB; use fewer"),
     ],
 )
@@ -307,6 +309,30 @@ def test_factories_refuse_what_makes_no_trajectory() -> None:
         spiral2d(image_shape=(8, 8), interleaves=0)
     with pytest.raises(InputError, match="turns"):
         spiral2d(image_shape=(8, 8), interleaves=2, turns=-1.0)
+    with pytest.raises(InputError, match="turns of mri.spiral2d: expected a positive number, got nan"):
+        spiral2d(image_shape=(8, 8), interleaves=2, turns=float("nan"))
+    with pytest.raises(InputError, match=r"readout of a trajectory: .* got \(3, 0\)"):
+        radial2d(image_shape=(8, 8), spokes=3, readout=0)
+    with pytest.raises(InputError, match=r"readout of a trajectory: .* got \(3, 0\)"):
+        spiral2d(image_shape=(8, 8), interleaves=3, readout=0)
+    for shape in ((-8, -8), (0, 0)):
+        with pytest.raises(InputError, match="image_shape of mri.spiral2d: expected positive sizes"):
+            spiral2d(image_shape=shape, interleaves=3)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: radial(4096, 4096), lambda: spiral(2, 2**20, 9.0), lambda: kooshball(4096, 4096),
+        lambda: stack_of_stars(16, 1024, 1024),
+    ],
+)  # fmt: skip
+def test_trajectories_beyond_the_memory_are_refused(
+    monkeypatch: pytest.MonkeyPatch, make: Callable[[], torch.Tensor]
+) -> None:
+    monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "0.25")
+    with pytest.raises(InputError, match=r"memory of a trajectory of .* samples: .*; take fewer, or raise PRIORLOOM"):
+        make()
 
 
 def test_missing_library_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
