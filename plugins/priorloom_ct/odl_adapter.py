@@ -61,8 +61,10 @@ class OdlOperator(LinearOperator):
 
     @staticmethod
     def _batch(images: Any, like: Tensor, source: Space, target: Space) -> Tensor:
-        stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-        return stacked.reshape(*source.batch_shape(like), *target.shape).to(like.device, target.dtype)
+        batch, made = source.batch_shape(like), [np.asarray(image) for image in images]
+        if not made:
+            return target.zeros(batch, like.device)
+        return torch.from_numpy(np.stack(made)).reshape(*batch, *target.shape).to(like.device, target.dtype)
 
 
 class DoubleOdlOperator(OdlOperator):

@@ -34,7 +34,7 @@ def estimated_maps(A: NonCartesian, measurement: Tensor, *, calibration: int = 2
     InputError
         An operator with maps or in 3D, or a measurement of one coil or another shape.
     """
-    if A.maps is not None or A.domain.ndim != 2:
+    if not isinstance(A, NonCartesian) or A.maps is not None or A.domain.ndim != 2:
         raise InputError("operator for coil maps", expected="a 2D trajectory without maps", got=str(A))
     if measurement.ndim != A.range.ndim + 1:
         expected = f"[coils, {', '.join(map(str, A.range.shape))}]"

@@ -237,7 +237,12 @@ def nufft(
         raise InputError("image_shape of mri.nufft", expected="two or three positive sizes", got=image_shape)
     k = _checked_trajectory(trajectory, len(image_shape))
     coils = None if maps is None else _checked_maps(maps, image_shape)
-    _check_memory(image_shape, k[..., 0].numel(), 1 if coils is None else len(coils))
+    _check_memory(
+        image_shape,
+        k[..., 0].numel(),
+        1 if coils is None else len(coils),
+        isinstance(density, str) and density == "pipe-menon",
+    )
     if isinstance(density, str):
         return NonCartesian(image_shape, k, coils, density)
     return NonCartesian(image_shape, k, coils, _checked_weights(density, k.shape[:-1]))
@@ -366,10 +371,14 @@ def _checked_weights(density: Tensor | Array, samples: torch.Size) -> Tensor:
     return given.to(torch.float32)
 
 
-def _check_memory(image_shape: tuple[int, ...], samples: int, coils: int) -> None:
-    """Maps, coil data in and out, the transfer functions with their double-precision parts, and FINUFFT's grid."""
+def _check_memory(image_shape: tuple[int, ...], samples: int, coils: int, has_fixed_point: bool) -> None:
+    """Maps, data in and out, the plans' grids, and what is largest for a while: the transfer functions with their
+    double-precision parts, or Pipe and Menon's images of twice the size."""
     pixels, axes = math.prod(image_shape), len(image_shape)
-    kernel = (8 + 16 + 16 + 8) * 2**axes * pixels + 16 * math.ceil(UPSAMPLING**axes * pixels)
-    needed = 8 * coils * (pixels + 2 * samples) + 16 * axes * samples + kernel
+    grid = math.ceil(UPSAMPLING**axes * pixels)
+    kernel = (8 + 16 + 16 + 8) * 2**axes * pixels + 16 * grid
+    fixed_point = (8 * grid + 56 * pixels) * 2**axes + 40 * samples if has_fixed_point else 0
+    data = 8 * coils * (pixels + 2 * samples) + 16 * axes * samples
+    needed = data + 8 * torch.get_num_threads() * grid + max(kernel, fixed_point)
     sizes = f"mri.nufft with {pixels} pixels, {samples} samples and {coils} coils"
     require_memory(sizes, needed, "use fewer of them (coil compression)")

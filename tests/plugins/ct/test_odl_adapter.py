@@ -80,6 +80,12 @@ def test_derivatives(name: str, generator: torch.Generator) -> None:
     assert torch.autograd.gradcheck(A, (x,))
 
 
+def test_an_empty_batch_goes_through() -> None:
+    A = from_odl(OPERATORS["gradient"]())
+    assert A(A.domain.zeros((0, 2))).shape == (0, 2, *A.range.shape)
+    assert A.adjoint(A.range.zeros((0,))).shape == (0, *A.domain.shape)
+
+
 def test_precision_follows_odl() -> None:
     assert from_odl(OPERATORS["gradient"]()).domain.dtype == torch.float64
     single = from_odl(OPERATORS["gradient, float32"]())

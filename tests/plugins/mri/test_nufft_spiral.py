@@ -18,7 +18,7 @@ from priorloom.modality import Case
 from priorloom_mri.calibration import estimated_maps
 from priorloom_mri.coils import birdcage_maps, root_sum_of_squares
 from priorloom_mri.nufft import nufft, radial2d
-from priorloom_mri.operators import ifftc
+from priorloom_mri.operators import fourier2d, ifftc
 from priorloom_mri.phantoms import phantom
 
 SHAPE = (260, 360)
@@ -113,5 +113,7 @@ def test_maps_are_refused_for_the_wrong_operator(generator: torch.Generator) -> 
     A = radial2d(maps=birdcage_maps(4, (16, 16)), spokes=9)
     with pytest.raises(InputError, match="2D trajectory without maps"):
         estimated_maps(A, A.range.zeros())
+    with pytest.raises(InputError, match="operator for coil maps: expected a 2D trajectory"):
+        estimated_maps(fourier2d(image_shape=(16, 16)), torch.zeros(2, 16, 16))  # type: ignore[arg-type]
     with pytest.raises(InputError, match="measurement for coil maps"):
         estimated_maps(radial2d(image_shape=(16, 16), spokes=9), torch.zeros(9, 32, dtype=torch.complex64))
