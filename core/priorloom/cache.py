@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -32,6 +33,9 @@ DEFAULT_CAP_GIB = 4.0
 Arrays = dict[str, npt.NDArray[Any]]
 
 _ABOUT = "about"
+
+_NAME = re.compile("[0-9a-f]{64}")
+"""Of our files, without their ending: whoever puts the cache beside other arrays keeps those."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +112,11 @@ def cached(key: Mapping[str, Any], about: str, make: Callable[[], Arrays], fits:
 
 
 def cache_entries() -> list[Entry]:
-    """What the cache holds, the last used first."""
+    """What the cache holds, the last used first; other files in the folder are left alone."""
     entries = []
     for path in cache_folder().glob("*.npz"):
+        if not _NAME.fullmatch(path.stem):
+            continue
         with contextlib.suppress(OSError):
             facts = path.stat()
             entries.append(Entry(path, _about(path), facts.st_size, facts.st_mtime))
@@ -124,27 +130,29 @@ def clear_cache() -> tuple[int, int]:
 
 
 def _read(path: Path) -> Arrays | None:
-    try:
-        # zipfile checks a CRC for every array. Nothing may unpack to more than the file holds: it is not compressed.
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                return None
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name != _ABOUT}
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
-        return None
+    arrays = _load(path, lambda name: name != _ABOUT)
     with contextlib.suppress(OSError):
         os.utime(path)
     return arrays
 
 
 def _about(path: Path) -> str:
+    text = (_load(path, lambda name: name == _ABOUT) or {}).get(_ABOUT, "cannot be read")
+    return "".join(c for c in str(text)[:200] if c.isprintable())
+
+
+def _load(path: Path, wanted: Callable[[str], bool]) -> Arrays | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            text = str(file[_ABOUT])
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile):
-        return "cannot be read"
-    return "".join(c for c in text[:200] if c.isprintable())
+        with path.open("rb") as stored:
+            # zipfile checks a CRC for every array. Nothing may unpack to more than the file holds: it is not compressed.
+            with zipfile.ZipFile(stored) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                    return None
+            stored.seek(0)
+            with np.load(stored, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files if wanted(name)}
+    except Exception:  # zipfile, zlib and NumPy raise what they like where bytes are damaged
+        return None
 
 
 def _store(path: Path, about: str, arrays: Arrays, cap: int) -> None:
@@ -164,7 +172,7 @@ def _shrink(cap: int, newest: Path) -> None:
         if kept > cap and entry.path != newest:
             _deleted(entry.path)
     # What a killed process left half written.
-    for path in cache_folder().glob(".*.tmp"):
+    for path in cache_folder().glob(".*.npz.*.tmp"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > 3600:
                 path.unlink()

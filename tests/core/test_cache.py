@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -131,3 +132,36 @@ def test_many_may_write_at_once(folder: Path) -> None:
         results = list(pool.map(lambda _: cached({}, "x", make, right)["a"].sum(), range(32)))
     assert len(set(results)) == 1
     assert [path.suffix for path in cache_folder().iterdir()] == [".npz"]
+
+
+def test_random_damage_does_no_harm(folder: Path) -> None:
+    make, _ = making()
+    cached({}, "x", make, right)
+    (file,) = folder.glob("*.npz")
+    stored, random = file.read_bytes(), np.random.default_rng(0)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, a=np.arange(100, dtype=np.float32), b=np.array([7]), about=np.array("x"))
+    for k in range(300):
+        damaged = bytearray(packed.getvalue() if k % 2 else stored)
+        for place in random.integers(0, len(damaged), 3):
+            damaged[place] = random.integers(0, 256)
+        file.write_bytes(damaged)
+        cache_entries()
+        assert cached({}, "x", make, right)["b"].shape == (1,)
+
+
+def test_files_of_others_in_the_folder_are_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIORLOOM_CACHE_GIB", str(2_000 / 2**30))
+    folder.mkdir()
+    theirs = folder / "scan.npz"
+    np.savez(theirs, a=np.zeros(10_000))
+    os.utime(theirs, (0, 0))
+    part = folder / ".download.tmp"
+    part.write_bytes(b"")
+    os.utime(part, (0, 0))
+    make, _ = making()
+    cached({}, "x", make, right)
+    assert [entry.about for entry in cache_entries()] == ["x"]
+    assert clear_cache()[0] == 1
+    assert theirs.exists()
+    assert part.exists()
