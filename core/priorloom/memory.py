@@ -12,18 +12,26 @@ SHARE = 0.8
 
 _VARIABLE = "PRIORLOOM_MEMORY_GIB"
 
+_CONTROL_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file "),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file ",
+    ),
+)  # fmt: skip
+"""Of the second and the first version: a group's limit, its use, and the part of it that the kernel takes back."""
+
 
 def available_memory() -> int:
     """Bytes that this process can still take: what the kernel calls available, within its control group's limit."""
     amounts = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     lines = _read("/proc/meminfo").splitlines()
     amounts += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
+    for limit, used, facts, reclaimable in _CONTROL_GROUPS:
         if _read(limit).strip().isdigit() and _read(used).strip().isdigit():
-            amounts.append(max(0, int(_read(limit)) - int(_read(used))))
+            # What the group read from files counts as used, and is given up when somebody asks for memory.
+            cached = sum(int(line.split()[1]) for line in _read(facts).splitlines() if line.startswith(reclaimable))
+            amounts.append(max(0, int(_read(limit)) - max(0, int(_read(used)) - cached)))
     return min(amounts)
 
 

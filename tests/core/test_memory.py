@@ -1,5 +1,6 @@
 import pytest
 
+from priorloom import memory
 from priorloom.errors import InputError
 from priorloom.memory import available_memory, memory_budget, readable_bytes, require_memory
 
@@ -8,6 +9,16 @@ def test_available_memory_is_within_what_the_machine_has() -> None:
     with open("/proc/meminfo", encoding="ascii") as file:
         total = int(file.readline().split()[1]) * 1024
     assert 2**20 < available_memory() <= total
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_what_a_control_group_read_from_files_is_available(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = "/sys/fs/cgroup/memory/" if version == 1 else "/sys/fs/cgroup/"
+    names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if version == 1 else ("memory.max", "memory.current")
+    facts = "inactive_file 5\ntotal_inactive_file 700000\n" if version == 1 else "anon 9\ninactive_file 700000\n"
+    files = {folder + names[0]: "1000000\n", folder + names[1]: "900000\n", folder + "memory.stat": facts}
+    monkeypatch.setattr(memory, "_read", lambda path: files.get(path, ""))
+    assert available_memory() == 800_000
 
 
 def test_a_variable_sets_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
