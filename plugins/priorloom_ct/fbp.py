@@ -55,6 +55,8 @@ def filtered_backprojection(
         ``[..., rows, columns]`` in 1/mm; differentiable with respect to `y`.
     """
     operator.range.check(y, "sinogram")
+    if not y.numel():  # there is no FFT of an empty batch
+        return operator.backprojection.forward(y)
     geometry = operator.geometry
     response = ramp_response(geometry.detectors, filter, cutoff) / (geometry.detector_pitch / geometry.magnification)
     backprojection = operator.backprojection
@@ -117,9 +119,11 @@ class Backprojection(LinearOperator):
     def plan(self) -> Plan:
         """How it is computed here; made on first use."""
         here = self.device.type, self.domain.dtype
-        if self._plan is None or self._planned_for != here:
-            self._plan, self._planned_for = pixel_plan(self.geometry, self.domain.dtype, self.device), here
-        return self._plan
+        plan = self._plan
+        if plan is None or self._planned_for != here:
+            plan = pixel_plan(self.geometry, self.domain.dtype, self.device)
+            self._plan, self._planned_for = plan, here
+        return plan
 
     def _forward(self, x: Tensor) -> Tensor:
         images = self.plan.adjoint(x.reshape(-1, *self.domain.shape))

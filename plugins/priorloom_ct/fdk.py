@@ -15,6 +15,7 @@ from priorloom.space import Space
 from .fbp import Filter, angular_weights, fan_weights, ramp_response
 from .geometry import FloatArray
 from .geometry3d import COPIES, ConeGeometry, compiled_kernels
+from .plan import require_precision
 from .threads import spread
 
 OVERLAP = math.radians(20)
@@ -55,6 +56,8 @@ def fdk(backprojection: ConeBackprojection, y: Tensor, filter: Filter = "ram-lak
     image
         ``[..., slices, rows, columns]`` in 1/mm; differentiable with respect to `y`.
     """
+    if not y.numel():  # there is no FFT of an empty batch
+        return backprojection.forward(y)
     plane = backprojection.geometry.plane
     response = ramp_response(plane.detectors, filter, cutoff) / (plane.detector_pitch / plane.magnification)
     length = 2 * (len(response) - 1)
@@ -115,6 +118,7 @@ class ConeBackprojection(LinearOperator):
     def _each(self, x: Tensor, source: Space, target: Space, adjoint: bool) -> Tensor:
         batch = source.batch_shape(x)
         entries = math.prod(batch) * target.size + COPIES * (source.size + target.size)
+        require_precision(x.dtype)
         require_memory("a batch of backprojections", x.element_size() * entries, "use a smaller batch")
         y = x.new_empty(*batch, *target.shape)
         slices, rows, columns = self.range.shape
@@ -133,7 +137,7 @@ class ConeBackprojection(LinearOperator):
         """One volume ``[rows, columns, slices]`` and its views ``[views, detector columns, detector rows]``."""
         kernels, scan = compiled_kernels("backprojection of cone beams"), self.geometry
         window = turn_window(scan)
-        shadows, arrays = scan.shadows(window), (volume.numpy(), views.numpy())
+        shadows, arrays = scan.shadows(window), (volume.resolve_neg().numpy(), views.resolve_neg().numpy())
         window = window.astype(volume.numpy().dtype)
         bottom = float(scan.z[0])
         if adjoint:

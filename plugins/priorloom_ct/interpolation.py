@@ -25,7 +25,7 @@ def interpolation(geometry: Geometry, angles_deg: tuple[float, ...]) -> scipy.sp
         share = place - left
         for side, (element, weight) in enumerate(((left, 1 - share), (left + 1, share))):
             inside = (element >= 0) & (element < detectors)
-            columns[:, v, side] = v * detectors + np.where(inside, element, side)
+            columns[:, v, side] = v * detectors + np.where(inside, element, 0)
             values[:, v, side] = np.where(inside, weight * shrink**2, 0)
     starts = np.arange(x.size + 1, dtype=np.int64) * (2 * views)
     pixels = scipy.sparse.csr_matrix((values.ravel(), columns.ravel(), starts), shape=(x.size, views * detectors))

@@ -13,21 +13,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from .compiler import compiled
 
 LANES = (4, 8, 16, 32)
 """Numbers of lanes: up to eight cost about as much as one; beyond the last, a line no longer stays in the cache."""
 
 SLAB_BYTES = 2**19
 """Of an image that is worked on at a time: half of a small second-level cache."""
-
-# Not "nnan" and "ninf": what is not a number in the data must stay visible in the result.
-_FAST = {"contract", "nsz", "arcp", "reassoc"}
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=_FAST)
 
 
 def lanes_for(images: int) -> tuple[int, ...]:
@@ -106,7 +103,7 @@ def _next(place: Any, count: int) -> Any:
     return ir.Constant(place.type, count)
 
 
-@_compiled
+@compiled
 def _crossing(starts, slopes, sharpness, j, width, places, shares):  # type: ignore[no-untyped-def]
     """Which of some neighbouring rays meet line j of an image inside, as a range; for these, where and how.
 
@@ -128,13 +125,13 @@ def _crossing(starts, slopes, sharpness, j, width, places, shares):  # type: ign
     a, b, c = starts[first:last], slopes[first:last], sharpness[first:last]
     for k in range(len(a)):
         p = a[k] + j * b[k]
-        i = int(p)
+        i = min(int(p), width)  # rounding may bring p to its upper bound
         places[k] = i
         shares[k] = min(max((p - i - 0.5) * c[k] + 0.5, 0.0), 1.0)
     return first, last
 
 
-@_compiled
+@compiled
 def _count_below(starts, slopes, j, sign, bound, tie):  # type: ignore[no-untyped-def]
     """How many of the rising ``sign p`` are below `bound`, or, with the tie 0, not above it."""
     low, high = 0, len(starts)
@@ -148,7 +145,7 @@ def _count_below(starts, slopes, j, sign, bound, tie):  # type: ignore[no-untype
     return low
 
 
-@_compiled
+@compiled
 def project(image, width, rays, runs, first_run, last_run, sinogram, lanes):  # type: ignore[no-untyped-def]
     """Adds up an image along the rays of some runs.
 
@@ -172,7 +169,7 @@ def project(image, width, rays, runs, first_run, last_run, sinogram, lanes):  # 
                     interpolate(sinogram, ray, image, place, lengths[first + k] - t, t, lanes)
 
 
-@_compiled
+@compiled
 def project_back(image, width, rays, runs, first_line, last_line, sinogram, lanes):  # type: ignore[no-untyped-def]
     """The transpose of ``project`` for some lines of the image: adds the sinogram of all runs to them."""
     n = len(lanes)
@@ -191,13 +188,13 @@ def project_back(image, width, rays, runs, first_line, last_line, sinogram, lane
                     spread_over(image, place, sinogram, ray, lengths[first + k] - t, t, lanes)
 
 
-@_compiled
+@compiled
 def _lines_at_once(line_bytes):  # type: ignore[no-untyped-def]
     """Lines of an image that stay in the second-level cache while all rays cross them."""
     return max(1, SLAB_BYTES // line_bytes)
 
 
-@_compiled
+@compiled
 def _shadow(c, j, width, elements, places, shares, weights):  # type: ignore[no-untyped-def]
     """Where the pixels of line j cast their shadow in a view.
 
@@ -214,7 +211,7 @@ def _shadow(c, j, width, elements, places, shares, weights):  # type: ignore[no-
         weights[i] = s * s
 
 
-@_compiled
+@compiled
 def collect(image, width, shadows, first_line, last_line, sinogram, elements, lanes):  # type: ignore[no-untyped-def]
     """Adds to every pixel of some lines s^2 times what lies at its shadow in every view (``_shadow``).
 
@@ -234,7 +231,7 @@ def collect(image, width, shadows, first_line, last_line, sinogram, elements, la
                     interpolate(image, (j * width + i) * n, sinogram, place, weights[i] - t, t, lanes)
 
 
-@_compiled
+@compiled
 def collect_back(image, width, shadows, first_view, last_view, sinogram, elements, lanes):  # type: ignore[no-untyped-def]
     """The transpose of ``collect`` for some views: adds the image to them."""
     n = len(lanes)
@@ -250,7 +247,7 @@ def collect_back(image, width, shadows, first_view, last_view, sinogram, element
                     spread_over(sinogram, place, image, (j * width + i) * n, weights[i] - t, t, lanes)
 
 
-@_compiled
+@compiled
 def pack(source, starts, steps, first_line, last_line, width, pad, target, n):  # type: ignore[no-untyped-def]
     """Lays lines of a batch out as n lanes.
 
@@ -274,7 +271,7 @@ def pack(source, starts, steps, first_line, last_line, width, pad, target, n):  
                         target[np.uint64(place + i * n)] = source[b, np.uint64(start + i * step)]
 
 
-@_compiled
+@compiled
 def unpack(source, starts, steps, first_line, last_line, width, target, n):  # type: ignore[no-untyped-def]
     """Adds n lanes up into lines of a batch, the transpose of ``pack`` with the inverse starts and steps.
 

@@ -14,12 +14,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 
+from .compiler import compiled
 from .geometry3d import Rays, Shadows
-
-_compiled = numba.njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
 
 _PAD = 2
 """Zeros beside a line: one for the interpolation at its ends, one for the rounding of positions."""
@@ -33,20 +31,20 @@ _ROWS = 4
 """Of voxels that are backprojected together, so that a view is fetched once for all of them."""
 
 
-@_compiled
+@compiled
 def _range(first: int, last: int) -> Any:
     """``range(first, last)`` in unsigned numbers: a signed index may count from the end, which forbids SIMD code."""
     return range(np.uint64(first), np.uint64(last))
 
 
-@_compiled
+@compiled
 def _fixed(start: float, step: float, first: int) -> tuple[Any, Any]:
     """``start + step first`` on a padded line, and ``step``, in fixed point."""
-    advance = np.int64(step * 2.0**_BITS)
-    return np.int64((start + _PAD) * 2.0**_BITS) + advance * first, advance
+    # The place of sample 0 may be too far away for it.
+    return np.int64((start + step * first + _PAD) * 2.0**_BITS), np.int64(step * 2.0**_BITS)
 
 
-@_compiled
+@compiled
 def _samples(start: float, step: float, length: int, count: int) -> tuple[int, int]:
     """The k in ``range(count)`` for which ``start + step k`` is within ``(-1, length)``, as first and last + 1."""
     first = max(0, math.ceil((-1 - start) / step))
@@ -54,13 +52,13 @@ def _samples(start: float, step: float, length: int, count: int) -> tuple[int, i
     return first, last
 
 
-@_compiled
+@compiled
 def _span(start: float, step: float, first: int, last: int, length: int) -> tuple[int, int]:
     """The part of a line that these samples touch, generously, as first and last + 1."""
     return max(0, int(start + step * first) - 1), min(length, int(start + step * (last - 1)) + 3)
 
 
-@_compiled
+@compiled
 def _neighbours(place: float, low: int, high: int) -> tuple[int, int, float, float]:
     """Indices in ``[low, high)`` and weights of linear interpolation; the weight is zero for an index outside of it."""
     left = math.floor(place)
@@ -73,14 +71,14 @@ def _neighbours(place: float, low: int, high: int) -> tuple[int, int, float, flo
     return a, b, weight_a, weight_b
 
 
-@_compiled
+@compiled
 def _mix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
     """``line = weight_a a + weight_b b`` on a span."""
     for k in _range(low, high):
         line[_AHEAD + k] = weight_a * a[k] + weight_b * b[k]
 
 
-@_compiled
+@compiled
 def _unmix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, high: int) -> None:
     """Transpose of _mix; leaves the line zero."""
     for k in _range(low, high):
@@ -91,7 +89,7 @@ def _unmix(line: Any, a: Any, b: Any, weight_a: Any, weight_b: Any, low: int, hi
         line[k] = 0
 
 
-@_compiled
+@compiled
 def _read(out: Any, line: Any, start: float, step: float, first: int, last: int) -> None:
     """``out[k] += line(start + step k)``, interpolated linearly."""
     unit = line.dtype.type(_UNIT)
@@ -103,7 +101,7 @@ def _read(out: Any, line: Any, start: float, step: float, first: int, last: int)
         at += advance
 
 
-@_compiled
+@compiled
 def _write(line: Any, values: Any, start: float, step: float, first: int, last: int) -> None:
     """Transpose of _read."""
     unit = line.dtype.type(_UNIT)
@@ -116,7 +114,7 @@ def _write(line: Any, values: Any, start: float, step: float, first: int, last: 
         at += advance
 
 
-@_compiled
+@compiled
 def project(
     volume: Any, views: Any, rays: Rays, slant: Any, height: Any, row: float, row_step: float, first: int, last: int
 ) -> None:
@@ -163,7 +161,7 @@ def project(
                 out[k] *= real(rays.length[view, column]) * slant[column, k]
 
 
-@_compiled
+@compiled
 def project_transposed(
     volume: Any, views: Any, rays: Rays, slant: Any, height: Any, row: float, row_step: float, first: int, last: int
 ) -> None:
@@ -208,7 +206,7 @@ def project_transposed(
                     _unmix(line, volume[a, j], volume[b, j], real(weight_a), real(weight_b), low, high)
 
 
-@_compiled
+@compiled
 def _shadow(scan: Shadows, view: int, x: float, y: float, bottom: float) -> tuple[float, float, float, float]:
     """Where a column of voxels throws its shadow: detector column, row of slice 0, rows per slice, ``D / (D + d)``."""
     cos, sin = scan.cos[view], scan.sin[view]
@@ -218,7 +216,7 @@ def _shadow(scan: Shadows, view: int, x: float, y: float, bottom: float) -> tupl
     return column, row, shrink * scan.rows_per_slice, shrink
 
 
-@_compiled
+@compiled
 def backproject(
     volume: Any, views: Any, scan: Shadows, x: Any, y: Any, bottom: float, window: Any, first: int, last: int
 ) -> None:
@@ -263,7 +261,7 @@ def backproject(
                         volume[i, j, s] += window[view, s] * taken[s]
 
 
-@_compiled
+@compiled
 def backproject_transposed(
     volume: Any, views: Any, scan: Shadows, x: Any, y: Any, bottom: float, window: Any, first: int, last: int
 ) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .geometry import Geometry
 from .plan import Plan
-from .sparse import BYTES_PER_WEIGHT, SparseMatrix
+from .sparse import INDEX_BYTES, SparseMatrix
 from .symmetry import Folding, Symmetry
 
 COLUMNS = 32
@@ -55,7 +55,7 @@ class MatrixPlan(Plan):
     @property
     def bytes_read(self) -> int:
         """Of the matrix, or of its transpose."""
-        return self.matrix.weights * BYTES_PER_WEIGHT
+        return self.matrix.weights * (INDEX_BYTES + self.matrix.values.element_size())
 
     def forward(self, x: Tensor) -> Tensor:
         """``[batch, rows, columns]`` to ``[batch, views, detectors]``."""
@@ -67,7 +67,7 @@ class MatrixPlan(Plan):
 
     def _forward(self, x: Tensor) -> Tensor:
         copies = torch.stack([_copy(s, x) for s in self.folding.symmetries], dim=1)
-        rays: Tensor = self.matrix(copies.reshape(-1, x[0].numel())).reshape(-1, *self._grid)
+        rays: Tensor = self.matrix(copies.reshape(-1, x.shape[1:].numel())).reshape(-1, *self._grid)
         self._turn_round(rays)
         return rays.flatten(1, 2).index_select(1, self.order)
 

@@ -61,9 +61,9 @@ class Layout:
         return len(self.starts) * (self.width + 2 * self.padding)
 
     def pack(self, batch: Tensor, lanes: tuple[int, ...], name: str) -> Tensor:
-        """``[batch, size]`` to ``[size * lanes]``, in the scratch memory of that name."""
+        """``[batch, ...]`` to ``[size * lanes]``, in the scratch memory of that name."""
         target = scratch(name, self.size * len(lanes), batch)
-        source, into = batch.numpy(), target.numpy()
+        source, into = batch.flatten(1).contiguous().resolve_neg().numpy(), target.numpy()
 
         def work(first: int, last: int) -> None:
             kernels.pack(source, self.starts, self.steps, first, last, self.width, self.padding, into, len(lanes))
@@ -154,9 +154,11 @@ def rays_across(geometry: Geometry, angles_deg: tuple[float, ...], by_columns: b
         sharpness = 1 / np.maximum(np.abs(slope), 1e-6)  # a ray along an edge is shared by both sides
     length = geometry.pixel_size * np.sqrt(1 + slope**2)
     table = np.stack([start, slope, sharpness, length], axis=0).reshape(4, -1)
-    edges = np.diff(chosen.astype(np.int8), axis=1, prepend=0, append=0)
-    views, first = np.nonzero(edges == 1)
-    last = np.nonzero(edges == -1)[1]
+    # In a wide fan of few rays one that goes up may follow one that goes down; they meet no line in one order.
+    heading = np.where(chosen, np.sign(way[..., across]), 0).astype(np.int8)
+    turn = np.diff(heading, axis=1, prepend=0, append=0) != 0
+    views, first = np.nonzero(turn[:, :-1] & chosen)
+    last = np.nonzero(turn[:, 1:] & chosen)[1] + 1
     runs = np.stack([first, last], axis=1) + (views * geometry.detectors)[:, None]
     before = np.searchsorted(views, np.arange(len(angles_deg) + 1))
     return Rays(np.ascontiguousarray(table), np.ascontiguousarray(runs), before)
@@ -218,9 +220,8 @@ class RayDriven(KernelPlan):
         geometry = self.geometry
         y = x.new_zeros(x.shape[0], geometry.views * geometry.detectors)
         for members, lanes in self._chunks(x.shape[0]):
-            images = x[members].reshape(-1, x[0].numel()).contiguous()
             packed = [
-                (layout.pack(images, lanes, f"image {k}").numpy(), layout, rays)
+                (layout.pack(x[members], lanes, f"image {k}").numpy(), layout, rays)
                 for k, (layout, rays) in enumerate(self._passes)
             ]
             sinogram = scratch("sinogram", self._sinogram.size * len(lanes), x)
@@ -244,8 +245,7 @@ class RayDriven(KernelPlan):
         rows, columns = self.geometry.image_shape
         x = y.new_zeros(y.shape[0], rows * columns)
         for members, lanes in self._chunks(y.shape[0]):
-            sinograms = y[members].reshape(-1, y[0].numel()).contiguous()
-            sinogram = self._sinogram.pack(sinograms, lanes, "sinogram").numpy()
+            sinogram = self._sinogram.pack(y[members], lanes, "sinogram").numpy()
             for layout, rays in self._passes:
                 image = scratch("image", layout.size * len(lanes), y)
                 _project_back(image.numpy(), layout, rays, sinogram, lanes)
@@ -288,8 +288,7 @@ class PixelDriven(KernelPlan):
         geometry, layout = self.geometry, self._image
         y = x.new_zeros(x.shape[0], geometry.views * geometry.detectors)
         for members, lanes in self._chunks(x.shape[0]):
-            images = x[members].reshape(-1, x[0].numel()).contiguous()
-            image = layout.pack(images, lanes, "image").numpy()
+            image = layout.pack(x[members], lanes, "image").numpy()
             sinogram = scratch("sinogram", self._sinogram.size * len(lanes), x)
             _collect_back(image, layout, self._shadows, sinogram.numpy(), geometry.detectors, lanes)
             self._sinogram.unpack(sinogram, y[members], lanes)
@@ -300,8 +299,7 @@ class PixelDriven(KernelPlan):
         layout = self._image
         x = y.new_zeros(y.shape[0], layout.size)
         for members, lanes in self._chunks(y.shape[0]):
-            sinograms = y[members].reshape(-1, y[0].numel()).contiguous()
-            sinogram = self._sinogram.pack(sinograms, lanes, "sinogram").numpy()
+            sinogram = self._sinogram.pack(y[members], lanes, "sinogram").numpy()
             image = scratch("image", layout.size * len(lanes), y)
             _collect(image.numpy(), layout, self._shadows, sinogram, self.geometry.detectors, lanes)
             layout.unpack(image, x[members], lanes)

@@ -54,10 +54,12 @@ class RayTransform(LinearOperator):
     def plan(self) -> Plan:
         """How it is computed here: its name, its size, in words by ``str``; made on first use."""
         here = self.device.type, self.domain.dtype
-        if self._plan is None or self._planned_for != here:
-            self._plan, self._planned_for = None, here  # the old one goes first: it may be large
-            self._plan = ray_plan(self.geometry, self.wanted_plan, self.domain.dtype, self.device)
-        return self._plan
+        plan = self._plan
+        if plan is None or self._planned_for != here:
+            self._plan = plan = None  # the old one goes first: it may be large
+            plan = ray_plan(self.geometry, self.wanted_plan, self.domain.dtype, self.device)
+            self._plan, self._planned_for = plan, here
+        return plan
 
     @property
     def backprojection(self) -> Backprojection:

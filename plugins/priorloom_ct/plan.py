@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from priorloom.errors import InputError, PriorloomError
 from priorloom.memory import memory_budget, readable_bytes
 
 from .geometry import Geometry
-from .sparse import BYTES_PER_WEIGHT
+from .sparse import INDEX_BYTES
 from .symmetry import Folding
 
 PlanName = Literal["auto", "measured", "matrix-free", "folded", "matrix", "astra"]
@@ -64,6 +64,8 @@ def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: t
     InputError
         For a plan that the device cannot run, or a matrix that exceeds the memory budget, with its estimated size.
     """
+    require_plan(wanted, get_args(PlanName))
+    require_precision(dtype)
     on_cpu = device.type == "cpu"
     if wanted == "measured":
         return _fastest(geometry, dtype, device)
@@ -82,7 +84,7 @@ def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: t
     from .matrices import MatrixPlan
 
     folding = Folding.of(geometry) if wanted == "folded" else Folding.trivial(geometry)
-    weights = _ray_weights(geometry, folding, on_cpu)
+    weights = _ray_weights(geometry, folding, dtype, on_cpu)
     return MatrixPlan(geometry, folding, weights, dtype, device)
 
 
@@ -127,6 +129,7 @@ def _require_device(plan: PlanName, fits: bool, expected: str, device: torch.dev
 
 def pixel_plan(geometry: Geometry, dtype: torch.dtype, device: torch.device) -> Plan:
     """The plan for the backprojection of filtered views, as its transpose."""
+    require_precision(dtype)
     if device.type == "cpu" and has_kernels():
         from .matrix_free import PixelDriven
 
@@ -137,8 +140,22 @@ def pixel_plan(geometry: Geometry, dtype: torch.dtype, device: torch.device) -> 
     folding = Folding.of(geometry)
     rows, columns = geometry.image_shape
     weights = 2.0 * len(folding.bases_deg) * rows * columns
-    _require(2 * BYTES_PER_WEIGHT * weights, "interpolation weights of filtered backprojection", device.type == "cpu")
+    _require(weights, "interpolation weights of filtered backprojection", dtype, device.type == "cpu")
     return MatrixPlan(geometry, folding, interpolation(geometry, folding.bases_deg), dtype, device)
+
+
+def require_plan(wanted: str, known: tuple[str, ...]) -> None:
+    """Refuses a plan that does not exist."""
+    if wanted not in known:
+        raise InputError("plan", expected=f"one of {', '.join(known)}", got=wanted)
+
+
+def require_precision(dtype: torch.dtype) -> None:
+    """Refuses what neither the compiled kernels nor sparse matrices compute in."""
+    if dtype not in (torch.float32, torch.float64):
+        raise InputError(
+            "precision of a ray transform", expected="float32 or float64", got=dtype, cure="convert it with .float()"
+        )
 
 
 def has_kernels() -> bool:
@@ -146,14 +163,14 @@ def has_kernels() -> bool:
     return find_spec("numba") is not None
 
 
-def _ray_weights(geometry: Geometry, folding: Folding, on_cpu: bool) -> object:
+def _ray_weights(geometry: Geometry, folding: Folding, dtype: torch.dtype, on_cpu: bool) -> object:
     import scipy.sparse
 
     from .backends import backend
     from .weights import expected_weights, ray_weights
 
     expected = expected_weights(geometry, len(folding.bases_deg))
-    _require(2 * BYTES_PER_WEIGHT * expected, "weights of the ray transform", on_cpu)
+    _require(expected, "weights of the ray transform", dtype, on_cpu)
     shape = len(folding.bases_deg) * geometry.detectors, geometry.image_shape[0] * geometry.image_shape[1]
 
     def make() -> Arrays:
@@ -164,10 +181,11 @@ def _ray_weights(geometry: Geometry, folding: Folding, on_cpu: bool) -> object:
         if set(arrays) != {"starts", "columns", "values"} or arrays["starts"].shape != (shape[0] + 1,):
             return False
         starts, columns, values = arrays["starts"], arrays["columns"], arrays["values"]
+        if starts.dtype.kind + columns.dtype.kind != "ii" or values.dtype != "float32":
+            return False
         count = int(starts[-1])
-        kinds = starts.dtype.kind + columns.dtype.kind + values.dtype.str[1:]
         return (
-            kinds == "iif4" and starts[0] == 0 and bool((starts[1:] >= starts[:-1]).all())
+            starts[0] == 0 and bool((starts[1:] >= starts[:-1]).all())
             and columns.shape == values.shape == (count,)
             and (count == 0 or (int(columns.min()) >= 0 and int(columns.max()) < shape[1]))
         )  # fmt: skip
@@ -179,10 +197,14 @@ def _ray_weights(geometry: Geometry, folding: Folding, on_cpu: bool) -> object:
     return scipy.sparse.csr_matrix((arrays["values"], arrays["columns"], arrays["starts"]), shape=shape)
 
 
-def _require(bytes_needed: float, what: str, on_cpu: bool) -> None:
+def _require(weights: float, what: str, dtype: torch.dtype, on_cpu: bool) -> None:
+    bytes_needed = 2 * (INDEX_BYTES + dtype.itemsize) * weights  # the transpose too
+    cure = "use plan=matrix-free on the CPU, fewer views or larger pixels"
     budget = memory_budget() if on_cpu else torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 2**62
     if bytes_needed > budget:
         raise InputError(
             what, expected=f"at most {readable_bytes(budget)}", got=f"about {readable_bytes(bytes_needed)}",
-            cure="use plan=matrix-free on the CPU, fewer views or larger pixels",
+            cure=cure,
         )  # fmt: skip
+    if weights >= 2**31:
+        raise InputError(what, expected="at most 2^31, the range of their indices", got=f"{weights:.3g}", cure=cure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from priorloom.errors import InputError
 from priorloom.memory import require_memory
 
 from .geometry3d import COPIES, ConeGeometry, compiled_kernels
-from .plan import Plan
+from .plan import Plan, require_plan, require_precision
 from .threads import spread
 
 ConePlanName = Literal["auto", "matrix-free", "astra"]
@@ -25,6 +25,7 @@ def cone_plan(geometry: ConeGeometry, wanted: ConePlanName, device: torch.device
     InputError
         For a plan that the device cannot run.
     """
+    require_plan(wanted, get_args(ConePlanName))
     if wanted == "auto":
         wanted = "matrix-free" if device.type == "cpu" else "astra"
     if (wanted == "matrix-free") != (device.type == "cpu"):
@@ -79,6 +80,7 @@ class RayDrivenCone(Plan):
         return x
 
     def _room(self, source: Tensor, shape: tuple[int, int, int]) -> Tensor:
+        require_precision(source.dtype)
         target = torch.Size((len(source), *shape))
         entries = target.numel() + COPIES * (source[:1].numel() + shape[0] * shape[1] * shape[2])
         require_memory("a batch of cone-beam transforms", source.element_size() * entries, "use a smaller batch")
@@ -88,7 +90,10 @@ class RayDrivenCone(Plan):
         """One volume ``[rows, columns, slices]`` and its views ``[views, detector columns, detector rows]``."""
         kernels, scan = compiled_kernels("the cone-beam transform"), self.geometry
         thickness, rays = scan.slice_thickness, scan.rays
-        arrays, slant = (volume.numpy(), views.numpy()), scan.slant.astype(volume.numpy().dtype)
+        arrays, slant = (
+            (volume.resolve_neg().numpy(), views.resolve_neg().numpy()),
+            scan.slant.astype(volume.numpy().dtype),
+        )
         height = (scan.source_z - scan.z[0]) / thickness
         row, step = float(scan.row_positions[0]) / thickness, scan.row_pitch / thickness
         kernel, count = (kernels.project_transposed, volume.shape[0]) if adjoint else (kernels.project, views.shape[0])

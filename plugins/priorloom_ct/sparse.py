@@ -10,8 +10,8 @@ import scipy.sparse
 import torch
 from torch import Tensor, nn
 
-BYTES_PER_WEIGHT = 8
-"""A float32 value and an int32 index."""
+INDEX_BYTES = 4
+"""Of a weight's index, an int32."""
 
 
 class SparseMatrix(nn.Module):

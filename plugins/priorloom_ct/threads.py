@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -53,6 +54,9 @@ def _team() -> Callable[[Callable[[Any], None], int], None]:
     region = getattr(ctypes.CDLL(None), "GOMP_parallel", None)
     if region is None or "OpenMP" not in torch.__config__.parallel_info():
         return _pool
+    # A forked process inherits the team's number but none of its threads, and would wait for them for ever; so would
+    # torch itself.
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
     region.argtypes, region.restype = (_Region, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint), None
 
     def team(function: Callable[[Any], None], threads: int) -> None:
