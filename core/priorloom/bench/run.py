@@ -141,7 +141,7 @@ def run_jobs(
 
 def _unreached(jobs: Sequence[Job], report: Report) -> list[Skipped]:
     """The batches of which nothing is known yet."""
-    ended = {(r.operator, r.case, r.batch) for r in report.rows}
+    ended: set[tuple[str, str, int | None]] = {(r.operator, r.case, r.batch) for r in report.rows}
     ended |= {(s.operator, s.case, s.batch) for s in report.skipped if s.peer is None}
     return [
         Skipped(job.operator, job.case.label, "interrupted", batch)
