@@ -58,6 +58,9 @@ def fdk(backprojection: ConeBackprojection, y: Tensor, filter: Filter = "ram-lak
     """
     if not y.numel():  # there is no FFT of an empty batch
         return backprojection.forward(y)
+    # What was filtered, twice while it is put together, and what the backprojection needs.
+    entries = 2 * y.numel() + COPIES * (backprojection.domain.size + backprojection.range.size)
+    require_memory("filtered backprojection", y.element_size() * entries, "use a smaller batch or fewer views")
     plane = backprojection.geometry.plane
     response = ramp_response(plane.detectors, filter, cutoff) / (plane.detector_pitch / plane.magnification)
     length = 2 * (len(response) - 1)
@@ -94,6 +97,7 @@ class ConeBackprojection(LinearOperator):
     def __init__(self, geometry: ConeGeometry) -> None:
         super().__init__(Space(geometry.range_shape), Space(geometry.image_shape))
         self.geometry = geometry
+        require_memory("the weights of FDK", 12 * self.domain.size, "use fewer views")  # computed in double precision
         self.register_buffer("ray_weights", torch.from_numpy(ray_weights(geometry)).float(), persistent=False)
         self.ray_weights: Tensor
 

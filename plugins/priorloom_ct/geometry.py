@@ -170,7 +170,7 @@ def scan_geometry(
         raise InputError("image_shape", expected=f"at most {SIZE_LIMIT} pixels", got=tuple(image_shape))
     _positive("pixel_size", pixel_size, "mm")
     _positive("arc_deg", arc_deg, "degrees")
-    if not math.isfinite(offset):
+    if not abs(offset) <= SENSIBLE[1]:
         raise InputError("offset", expected="a finite length in mm", got=offset)
     radius = math.hypot(rows, columns) / 2 * pixel_size
     if not math.isinf(source_to_axis):

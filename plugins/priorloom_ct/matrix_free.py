@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from priorloom.memory import require_memory
@@ -169,9 +170,9 @@ class KernelPlan(Plan):
 
     name = "matrix-free"
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, dtype: torch.dtype) -> None:
         super().__init__()
-        self.geometry = geometry
+        self.geometry, self.dtype = geometry, dtype
         self.folding = Folding.of(geometry)
         copies = len(self.folding.symmetries)
         most = next(n for n in reversed(kernels.LANES) if n == kernels.LANES[0] or n * self._lane_bytes <= SCRATCH)
@@ -185,7 +186,7 @@ class KernelPlan(Plan):
     @property
     def _lane_bytes(self) -> int:
         rows, columns = self.geometry.image_shape
-        return 4 * (2 * rows * columns + len(self.folding.bases_deg) * self.geometry.detectors)
+        return self.dtype.itemsize * (2 * rows * columns + len(self.folding.bases_deg) * self.geometry.detectors)
 
     def _chunks(self, batch: int) -> Iterator[tuple[slice, tuple[int, ...]]]:
         for first in range(0, batch, self.images_at_once):
@@ -204,10 +205,12 @@ class RayDriven(KernelPlan):
     ----------
     geometry
         The scan.
+    dtype
+        Of what it will be applied to.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
-        super().__init__(geometry)
+    def __init__(self, geometry: Geometry, dtype: torch.dtype) -> None:
+        super().__init__(geometry, dtype)
         self._sinogram = sinogram_layout(geometry, self.folding, 0)
         self._passes: list[tuple[Layout, Rays]] = []
         for by_columns in (False, True):
@@ -247,7 +250,7 @@ class RayDriven(KernelPlan):
         for members, lanes in self._chunks(y.shape[0]):
             sinogram = self._sinogram.pack(y[members], lanes, "sinogram").numpy()
             for layout, rays in self._passes:
-                image = scratch("image", layout.size * len(lanes), y)
+                image = scratch("image 0", layout.size * len(lanes), y)
                 _project_back(image.numpy(), layout, rays, sinogram, lanes)
                 layout.unpack(image, x[members], lanes)
         return x.reshape(-1, rows, columns)
@@ -275,10 +278,12 @@ class PixelDriven(KernelPlan):
     ----------
     geometry
         The scan.
+    dtype
+        Of what it will be applied to.
     """
 
-    def __init__(self, geometry: Geometry) -> None:
-        super().__init__(geometry)
+    def __init__(self, geometry: Geometry, dtype: torch.dtype) -> None:
+        super().__init__(geometry, dtype)
         self._image = image_layout(geometry, self.folding, 0)
         self._sinogram = sinogram_layout(geometry, self.folding, 1)
         self._shadows = shadows(geometry, self.folding.bases_deg)
@@ -288,7 +293,7 @@ class PixelDriven(KernelPlan):
         geometry, layout = self.geometry, self._image
         y = x.new_zeros(x.shape[0], geometry.views * geometry.detectors)
         for members, lanes in self._chunks(x.shape[0]):
-            image = layout.pack(x[members], lanes, "image").numpy()
+            image = layout.pack(x[members], lanes, "image 0").numpy()
             sinogram = scratch("sinogram", self._sinogram.size * len(lanes), x)
             _collect_back(image, layout, self._shadows, sinogram.numpy(), geometry.detectors, lanes)
             self._sinogram.unpack(sinogram, y[members], lanes)
@@ -300,7 +305,7 @@ class PixelDriven(KernelPlan):
         x = y.new_zeros(y.shape[0], layout.size)
         for members, lanes in self._chunks(y.shape[0]):
             sinogram = self._sinogram.pack(y[members], lanes, "sinogram").numpy()
-            image = scratch("image", layout.size * len(lanes), y)
+            image = scratch("image 0", layout.size * len(lanes), y)
             _collect(image.numpy(), layout, self._shadows, sinogram, self.geometry.detectors, lanes)
             layout.unpack(image, x[members], lanes)
         return x.reshape(-1, *self.geometry.image_shape)

@@ -75,7 +75,7 @@ def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: t
         _require_device(wanted, on_cpu, "tensors on the CPU", device)
         from .matrix_free import RayDriven
 
-        return RayDriven(geometry)
+        return RayDriven(geometry, dtype)
     if wanted == "astra":
         _require_device(wanted, device.type == "cuda", "tensors on a CUDA device", device)
         from .astra_cuda import AstraFan, AstraParallel
@@ -133,7 +133,7 @@ def pixel_plan(geometry: Geometry, dtype: torch.dtype, device: torch.device) -> 
     if device.type == "cpu" and has_kernels():
         from .matrix_free import PixelDriven
 
-        return PixelDriven(geometry)
+        return PixelDriven(geometry, dtype)
     from .interpolation import interpolation
     from .matrices import MatrixPlan
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from priorloom.errors import InputError
 from priorloom.operator import LinearOperator
-from priorloom_ct import compiler
+from priorloom_ct import compiler, threads
 from priorloom_ct import plan as plans
 from priorloom_ct.fbp import Backprojection
 from priorloom_ct.geometry import Geometry
@@ -146,14 +146,15 @@ def test_two_operators_in_two_threads_and_one_in_both(generator: torch.Generator
         except Exception as failure:
             wrong.append(repr(failure))
 
-    threads = [threading.Thread(target=apply, args=(operator,)) for operator in (A, B, A)]
-    for thread in threads:
+    running = [threading.Thread(target=apply, args=(operator,)) for operator in (A, B, A)]
+    for thread in running:
         thread.start()
-    for thread in threads:
+    for thread in running:
         thread.join()
     assert not wrong
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_computes() -> None:
     # After the team of threads was used, which a fork does not take along.
     A = parallel2d(image_shape=(64, 64), views=60)
@@ -212,3 +213,40 @@ def test_a_stored_matrix_of_another_kind_is_made_anew(tmp_path: Path, monkeypatc
     ):  # fmt: skip
         np.savez(file, **{**arrays, **wrong})
         assert torch.equal(parallel2d(**scan)(x), y)
+
+
+def test_estimates_of_memory_know_the_precision_and_fdk(monkeypatch: pytest.MonkeyPatch) -> None:
+    A = parallel2d(image_shape=(256, 256), views=4)
+    _ = A.plan
+    monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "0.003")  # four lanes of two images in single precision are 2 MiB
+    _ = parallel2d(image_shape=(256, 256), views=4).plan
+    with pytest.raises(InputError, match=r"^memory of a parallel-beam scan, 256 x 256 .*got about 4\.\d* MiB"):
+        _ = parallel2d(image_shape=(256, 256), views=4).double().plan
+    B = conebeam3d(image_shape=(4, 8, 8), views=60, detector_shape=(60, 60), **CONE)
+    y = B.range.zeros()
+    monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "0.002")
+    with pytest.raises(InputError, match=r"^memory of the weights of FDK: expected at most 2.05 MiB, got about 2.47"):
+        B.pseudo_inverse(y)
+    monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "0.0035")
+    with pytest.raises(InputError, match=r"^memory of filtered backprojection: .*got about 4.12 MiB; use a smaller"):
+        B.pseudo_inverse(y)
+    monkeypatch.setenv("PRIORLOOM_MEMORY_GIB", "0.005")
+    assert not bool(B.pseudo_inverse(y).any())
+
+
+def test_a_torch_without_openmp_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    team = threads._team
+    monkeypatch.setattr(torch.__config__, "parallel_info", lambda: "ATen parallel backend: native thread pool")
+    team.cache_clear()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert team() is threads._pool
+        done: list[int] = []
+        threads.spread(lambda first, last: done.extend(range(first, last)), 100)
+        assert sorted(done) == list(range(100))
+        with pytest.raises(ZeroDivisionError):
+            threads.spread(lambda first, last: print(1 // (first - first)), 100)
+    finally:
+        torch.set_num_threads(before)
+        team.cache_clear()

@@ -133,7 +133,7 @@ def test_folding_is_exact_also_where_rays_run_along_edges(name: str, generator: 
     A = SCANS[name]().double()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(matrix_free.Folding, "of", matrix_free.Folding.trivial)
-        unfolded = matrix_free.RayDriven(A.geometry)
+        unfolded = matrix_free.RayDriven(A.geometry, torch.float64)
     x, y = A.domain.random(generator, (2,)), A.range.random(generator, (2,))
     assert unfolded.folding.views.shape == (A.geometry.views, 1)
     torch.testing.assert_close(A(x), unfolded(x), rtol=1e-6, atol=1e-6)
@@ -242,6 +242,7 @@ def test_copies_work(built: bool, generator: torch.Generator) -> None:
         (parallel2d, {"detectors": 0}, "detectors: expected at least 1"),
         (parallel2d, {"detector_pitch": -1.0}, "detector_pitch: expected a positive number"),
         (parallel2d, {"offset": float("nan")}, "offset: expected a finite length"),
+        (parallel2d, {"offset": 1e300}, "offset: expected a finite length in mm, got 1e+300"),
         (fanbeam2d, {"source_to_axis": 5.0, "axis_to_detector": 1.0}, "source_to_axis: expected more than 5.65685 mm"),
         (fanbeam2d, {"source_to_axis": float("inf"), "axis_to_detector": 1.0}, "source_to_axis: expected a finite"),
         (fanbeam2d, {"source_to_axis": 50.0, "axis_to_detector": -1.0}, "axis_to_detector: expected a length"),
