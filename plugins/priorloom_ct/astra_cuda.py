@@ -60,6 +60,8 @@ class AstraParallel(Plan):
         """``[batch, rows, columns]`` to ``[batch, views, detectors]``."""
         _require_single(x)
         y = x.new_empty(len(x), self.geometry.views, self.geometry.detectors)
+        if not len(x):  # a projector has at least one slice
+            return y
         for images, views in zip(torch.split(x.contiguous(), SLICES), torch.split(y, SLICES), strict=True):
             self._projector(len(images)).run(images, views, adjoint=False)
         return y
@@ -68,6 +70,8 @@ class AstraParallel(Plan):
         """``[batch, views, detectors]`` to ``[batch, rows, columns]``; near the transpose, see the module."""
         _require_single(y)
         x = y.new_empty(len(y), *self.geometry.image_shape)
+        if not len(y):
+            return x
         for images, views in zip(torch.split(x, SLICES), torch.split(y.contiguous(), SLICES), strict=True):
             self._projector(len(images)).run(images, views, adjoint=True)
         return x

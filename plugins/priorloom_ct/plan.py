@@ -78,9 +78,9 @@ def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: t
         return RayDriven(geometry, dtype)
     if wanted == "astra":
         _require_device(wanted, device.type == "cuda", "tensors on a CUDA device", device)
-        from .astra_cuda import AstraFan, AstraParallel
+        from .astra_cuda import astra_plan
 
-        return AstraParallel(geometry) if geometry.is_parallel else AstraFan(geometry)
+        return astra_plan(geometry)
     from .matrices import MatrixPlan
 
     folding = Folding.of(geometry) if wanted == "folded" else Folding.trivial(geometry)

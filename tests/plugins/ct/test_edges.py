@@ -19,6 +19,7 @@ from priorloom.errors import InputError
 from priorloom.operator import LinearOperator
 from priorloom_ct import compiler, threads
 from priorloom_ct import plan as plans
+from priorloom_ct.astra_cuda import astra_plan
 from priorloom_ct.fbp import Backprojection
 from priorloom_ct.geometry import Geometry
 from priorloom_ct.interpolation import interpolation
@@ -83,6 +84,13 @@ def test_an_empty_batch_gives_an_empty_batch(name: str) -> None:
         result = function(argument)
         assert result.shape == (2, 0, *shape)
         result.sum().backward()
+
+
+def test_astra_is_not_asked_for_an_empty_batch() -> None:
+    for A in (parallel2d(image_shape=(9, 8), views=6), fanbeam2d(image_shape=(9, 8), views=6, **CONE)):
+        plan = astra_plan(A.geometry)
+        assert plan(A.domain.zeros((0,))).shape == (0, *A.range.shape)
+        assert plan.adjoint(A.range.zeros((0,))).shape == (0, *A.domain.shape)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
