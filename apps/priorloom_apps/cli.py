@@ -25,7 +25,9 @@ app = typer.Typer(
 )
 components = typer.Typer(help="What is installed, by kind.")
 app.add_typer(components, name="components")
-diagnose = typer.Typer(help="Evidence about networks: error split, gradient flow, learned schedule.")
+diagnose = typer.Typer(
+    help="Evidence about operators (spectrum, null space, noise) and networks (error split, gradient flow, schedule)."
+)
 app.add_typer(diagnose, name="diagnose")
 cache = typer.Typer(help="What is kept on disk between runs: matrices that are costly to compute.")
 app.add_typer(cache, name="cache")
@@ -330,6 +332,44 @@ def diagnose_unrolled(
     run_unrolled(
         model, Registry.discover(), out, count=cases, settings=set or [], seed=seed, device=device, command=_command()
     )
+
+
+@diagnose.command("operator")
+def diagnose_operator(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file, as for compare: where cases come from.")] = None,
+    modality: Modality = None,
+    input: Annotated[Path | None, typer.Option("--input", "-i", help="Measured data; simulated without it.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", help=".npy: whose null space; the truth without it.")] = None,
+    perturbation: Annotated[Path | None, typer.Option("--perturbation", help=".npy: a change of the image.")] = None,
+    values: Annotated[int, typer.Option("--values", help="How many singular values at either end.")] = 20,
+    samples: Annotated[int, typer.Option("--samples", help="Realisations of noise for the noise map.")] = 64,
+    set: Set = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of operator.json and the pictures.")] = Path(
+        "priorloom-diagnose"
+    ),
+    seed: Seed = None,
+    as_json: Json = False,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Say how hard a problem is before reconstructing: spectrum, null space, Picard plot, noise map, stability."""
+    from dataclasses import replace
+
+    from priorloom.config import Plan, load, override
+
+    from .diagnose_operator import run_operator
+
+    plan = Plan() if config is None else load(config)
+    if modality is not None:
+        plan = replace(plan, modality=modality)
+    if input is not None:
+        plan = replace(plan, input=input)
+    if seed is not None:
+        plan = replace(plan, seed=seed)
+    run_operator(
+        override(plan, set or []), Registry.discover(), out, count=values, samples=samples, image=image,
+        perturbation=perturbation, device=device, as_json=as_json, command=_command(),
+    )  # fmt: skip
 
 
 def main() -> None:

@@ -97,7 +97,8 @@ class Distribution:
     index, values
         An estimate of sigma_i at indices i spread over the rank, ``[count]``.
     rank, rank_error
-        How many are not zero, usually too many (zero is approached, not hit), and the standard error over the probes.
+        How many are told from zero, and the standard error of that over the probes. Values that are crowded at zero
+        count as zero where there are fewer data than unknowns, and as values otherwise.
     """
 
     index: Tensor
@@ -150,13 +151,15 @@ def distribution(matrix: Coordinates, seed: int = 0) -> Distribution:
     theta, tau = np.array(nodes), np.array(weights)
     # theta is a square: its rounding is that of the largest square.
     solid = theta > matrix.rounding * theta.max()
+    if matrix.rows < n:
+        # There is a null space, and the smallest node of every probe stands for it.
+        solid &= theta > theta.min(1, keepdims=True)
     ranks = n * (tau * solid).sum(1)
     order = np.argsort(-theta[solid])
     sigma = np.sqrt(theta[solid][order])
     # The middle of every step of the staircase is where it crosses the smooth one.
     heights = n * tau[solid][order] / PROBES
     middle = np.cumsum(heights) - heights / 2
-    # The smallest nodes stand for what is crowded at zero too; there are no more values than data.
     rank = min(float(ranks.mean()), float(matrix.rows))
     grid = np.linspace(0.5, max(rank, 1.0), 200) if rank > 200 else np.arange(1.0, max(rank, 1.0) + 1e-9)
     curve = np.exp(np.interp(grid, middle, np.log(sigma)))

@@ -69,7 +69,7 @@ class Spectrum:
         Its class.
     values, left, right
         Singular values with the left and right singular vectors in the rows, ``[k]``, ``[k, data]`` and ``[k,
-        unknowns]``: all that are not zero (``dense``), or the leading ones.
+        unknowns]``: all that are not zero (``dense``), or the leading ones, as good as their error bars.
     """
 
     method: Method
@@ -209,7 +209,7 @@ def _krylov(matrix: Coordinates, count: int, most: int, seed: int) -> Spectrum:
     else:
         estimated = distribution(matrix, seed)
         index, curve, rank, spread = estimated.index, estimated.values, estimated.rank, estimated.rank_error
-    kept = int((errors[: len(solid)] <= 1e-6 * top).cumprod(0).sum())
+    kept = min(count, len(solid))
     return Spectrum(
         "block Krylov", n, matrix.rows, leading, trailing, rank, spread, float(solid[-1].reciprocal() * top) if known
         else top / least, known, index, curve, classify(index, curve, rank), values[:kept], lefts[:kept], v[:kept],

@@ -147,6 +147,14 @@ def test_limited_angle_is_severe_and_full_angle_mild(
     assert found.decay.kind == kind
 
 
+def test_few_views_have_a_null_space_and_decay_mildly(registry: Registry) -> None:
+    for dense_limit in (2048, 0):
+        found = spectrum(radon(registry, 24, 12), dense_limit=dense_limit, basis=60)
+        assert found.decay.kind == "mildly ill-posed"
+        assert all((v.value, v.standing) == (0.0, "exact") for v in found.trailing)
+        assert found.rank == pytest.approx(359, rel=0.2)  # of 576, with 420 data
+
+
 @pytest.mark.parametrize(
     ("law", "kind"),
     [
