@@ -103,8 +103,10 @@ def _figures(one: OperatorDiagnosis, modality: Modality) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     s = one.spectrum
     spread = f" +- {s.rank_error:.1f}" if s.rank_error else ""
+    # Estimated, values that are crowded at zero cannot be told from a null space.
+    known = s.condition_is_exact or s.rank < s.unknowns - 0.5
     about = "" if s.condition_is_exact else "about "
-    table.add_row("rank", f"{about}{s.rank:.0f}{spread} of {s.unknowns}")
+    table.add_row("rank", f"{about}{s.rank:.0f}{spread} of {s.unknowns}" if known else f"not known, up to {s.unknowns}")
     table.add_row("condition number", ("" if s.condition_is_exact else "at least ") + f"{s.condition:.6g}")
     table.add_row("decay", s.decay.kind)
     if one.hidden is not None:
