@@ -22,7 +22,8 @@ SHOWN = 5
 def paragraph(one: OperatorDiagnosis) -> str:
     """The diagnosis as one paragraph."""
     s, p = one.spectrum, one.picard
-    texts = [f"The operator takes {s.unknowns} unknowns to {s.data} data and is {s.decay.kind}"]
+    estimated = "" if s.condition_is_exact else "by an estimate "
+    texts = [f"The operator takes {s.unknowns} unknowns to {s.data} data and is {estimated}{s.decay.kind}"]
     texts[0] += f" ({_laws(s.decay)})." if s.decay.kind != "unknown" else " in its decay: it has too few values."
     least = max(s.unknowns - s.data, 0) if s.method != "dense" else s.null_space
     if s.method == "dense":

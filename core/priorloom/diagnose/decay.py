@@ -124,7 +124,7 @@ def distribution(matrix: Coordinates, seed: int = 0) -> Distribution:
         Of the probes.
     """
     n, steps = matrix.columns, min(STEPS, matrix.columns)
-    require_memory("the Lanczos vectors", 16 * PROBES * (steps + 4) * n, "diagnose a smaller image")
+    require_memory("the Lanczos vectors", matrix.dtype.itemsize * PROBES * (steps + 4) * n, "diagnose a smaller image")
     generator = torch.Generator().manual_seed(seed)
     q = torch.randn(PROBES, n, dtype=matrix.dtype, generator=generator).to(matrix.A.device)
     q = q / torch.linalg.vector_norm(q, dim=1, keepdim=True)

@@ -129,7 +129,7 @@ def spectrum(
     matrix = Coordinates(A)
     count = min(count, matrix.columns)
     smaller, larger = sorted((matrix.rows, matrix.columns))
-    whole = 16 * (2 if matrix.is_complex else 1) * smaller * larger * 3
+    whole = 3 * matrix.dtype.itemsize * smaller * larger
     if smaller <= dense_limit and (smaller == larger or whole <= memory_budget()):
         require_memory("the matrix of the operator", whole, "ask for a smaller dense_limit")
         return _dense(matrix, count)
@@ -161,7 +161,9 @@ def _dense(matrix: Coordinates, count: int) -> Spectrum:
 def _krylov(matrix: Coordinates, count: int, most: int, seed: int) -> Spectrum:
     n = matrix.columns
     require_memory(
-        "the Krylov space", 16 * (3 * most * (n + matrix.rows)), "ask for fewer singular values or a smaller basis"
+        "the Krylov space",
+        3 * matrix.dtype.itemsize * most * (n + matrix.rows),
+        "ask for fewer singular values or a smaller basis",
     )
     width = min(count + SPARE, most)
     generator = torch.Generator().manual_seed(seed)
