@@ -143,7 +143,11 @@ def read_image(path: Path | None, case: Case, what: str) -> Tensor | None:
     try:
         values = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{what} {path.name}", expected="a .npy file with an image", got=str(error)) from error
+        # NumPy's own text offers to load what must not be trusted.
+        got = error.strerror if isinstance(error, OSError) else None
+        raise InputError(
+            f"{what} {path.name}", expected="a .npy file with an image", got=got or "no plain array"
+        ) from error
     space = case.operator.domain
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fciu":
         raise InputError(f"{what} {path.name}", expected="one array of numbers", got="something else")
