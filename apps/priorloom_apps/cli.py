@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.table import Table
 
 from priorloom.errors import InputError, PriorloomError, did_you_mean
 from priorloom.registry import KINDS, ComponentKind, Registry
+
+if TYPE_CHECKING:
+    from priorloom.config import Plan
 
 app = typer.Typer(
     name="priorloom",
@@ -59,25 +62,13 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Run several methods on the same data; write results.json, report.html and the images."""
-    from dataclasses import replace
-
     from priorloom.chosen import read_chosen
-    from priorloom.comparison import Method
-    from priorloom.config import Plan, load, override
 
     from .compare import run_comparison
 
-    plan = Plan() if config is None else load(config)
-    if modality is not None:
-        plan = replace(plan, modality=modality)
-    if input is not None:
-        plan = replace(plan, input=input)
-    if method:
-        plan = replace(plan, methods=tuple(Method(name) for name in method))
-    if seed is not None:
-        plan = replace(plan, seed=seed)
+    plan = _plan(config, modality, input, seed, set, method)
     records = [read_chosen(path) for path in tuned or []]
-    run_comparison(override(plan, set or []), Registry.discover(), out, device, command=_command(), tuned=records)
+    run_comparison(plan, Registry.discover(), out, device, command=_command(), tuned=records)
 
 
 @app.command()
@@ -92,12 +83,9 @@ def reconstruct(
     debug: Debug = False,
 ) -> None:
     """Reconstruct one measurement with one method."""
-    from priorloom.config import Plan, override
-
     from .reconstruct import run_reconstruction
 
-    plan = override(Plan(modality=modality, input=input, seed=seed or 0), set or [])
-    run_reconstruction(plan, method, Registry.discover(), out, device)
+    run_reconstruction(_plan(None, modality, input, seed, set), method, Registry.discover(), out, device)
 
 
 @app.command()
@@ -231,21 +219,11 @@ def tune(
     debug: Debug = False,
 ) -> None:
     """Choose a method's parameters by the discrepancy principle or on tuning cases; write the record for compare."""
-    from dataclasses import replace
-
-    from priorloom.config import Plan, load, override
-
     from .tune import run_tune
 
-    plan = Plan() if config is None else load(config)
-    if modality is not None:
-        plan = replace(plan, modality=modality)
-    if input is not None:
-        plan = replace(plan, input=input)
-    if seed is not None:
-        plan = replace(plan, seed=seed)
+    plan = _plan(config, modality, input, seed, set)
     run_tune(
-        override(plan, set or []), method, over or [], Registry.discover(), out, rule=rule, budget=budget,
+        plan, method, over or [], Registry.discover(), out, rule=rule, budget=budget,
         measure=measure, device=device,
     )  # fmt: skip
 
@@ -353,23 +331,39 @@ def diagnose_operator(
     debug: Debug = False,
 ) -> None:
     """Say how hard a problem is before reconstructing: spectrum, null space, Picard plot, noise map, stability."""
+    from .diagnose_operator import run_operator
+
+    plan = _plan(config, modality, input, seed, set)
+    run_operator(
+        plan, Registry.discover(), out, count=values, samples=samples, image=image,
+        perturbation=perturbation, device=device, as_json=as_json, command=_command(),
+    )  # fmt: skip
+
+
+def _plan(
+    config: Path | None,
+    modality: str | None,
+    input: Path | None,
+    seed: int | None,
+    settings: list[str] | None,
+    methods: list[str] | None = None,
+) -> Plan:
+    """What the file and the options say together; options win, and --set wins over both."""
     from dataclasses import replace
 
+    from priorloom.comparison import Method
     from priorloom.config import Plan, load, override
-
-    from .diagnose_operator import run_operator
 
     plan = Plan() if config is None else load(config)
     if modality is not None:
         plan = replace(plan, modality=modality)
     if input is not None:
         plan = replace(plan, input=input)
+    if methods:
+        plan = replace(plan, methods=tuple(Method(name) for name in methods))
     if seed is not None:
         plan = replace(plan, seed=seed)
-    run_operator(
-        override(plan, set or []), Registry.discover(), out, count=values, samples=samples, image=image,
-        perturbation=perturbation, device=device, as_json=as_json, command=_command(),
-    )  # fmt: skip
+    return override(plan, settings or [])
 
 
 def main() -> None:
