@@ -144,7 +144,7 @@ def _about(path: Path) -> str:
 def _load(path: Path, wanted: Callable[[str], bool]) -> Arrays | None:
     try:
         with path.open("rb") as stored:
-            # zipfile checks a CRC for every array. Nothing may unpack to more than the file holds: it is not compressed.
+            # zipfile checks a CRC for every array. Nothing is compressed, so nothing may unpack to more than the file.
             with zipfile.ZipFile(stored) as archive:
                 if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                     return None
