@@ -54,8 +54,9 @@ class Plan(nn.Module):
 def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: torch.device) -> Plan:
     """The plan for a ray transform.
 
-    Measured, the compiled kernels of "matrix-free" are faster than the products of matrices for every scan on a CPU
-    (docs/performance.md), so "auto" takes them there. Elsewhere, and where numba is missing, it takes the matrix that
+    On a CPU "auto" takes the compiled kernels of "matrix-free": up to twice as fast as the products of matrices where
+    views are symmetric or images come in batches, without their memory and set-up; for one image in views without
+    symmetry a matrix is faster (docs/ct.md has the times). Elsewhere, and where numba is missing, it takes the matrix that
     is "folded" by the symmetries of the scan. "measured" tries all that the device can run on one image, ASTRA on CUDA
     too, whose adjoint is not exact, and takes the fastest.
 
