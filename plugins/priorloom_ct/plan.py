@@ -56,9 +56,9 @@ def ray_plan(geometry: Geometry, wanted: PlanName, dtype: torch.dtype, device: t
 
     On a CPU "auto" takes the compiled kernels of "matrix-free": up to twice as fast as the products of matrices where
     views are symmetric or images come in batches, without their memory and set-up; for one image in views without
-    symmetry a matrix is faster (docs/ct.md has the times). Elsewhere, and where numba is missing, it takes the matrix that
-    is "folded" by the symmetries of the scan. "measured" tries all that the device can run on one image, ASTRA on CUDA
-    too, whose adjoint is not exact, and takes the fastest.
+    symmetry a matrix is faster (docs/ct.md has the times). Elsewhere, and where numba is missing, it takes the matrix
+    that is "folded" by the symmetries of the scan. "measured" tries all that the device can run on one image, ASTRA on
+    CUDA too, whose adjoint is not exact, and takes the fastest.
 
     Raises
     ------
