@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,6 +15,9 @@ import pytest
 from priorloom import Scan
 from priorloom.bundle import write
 from priorloom_apps.cli import main
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @dataclass(frozen=True)
@@ -60,3 +65,16 @@ def scan_file(tmp_path: Path, sinogram: np.ndarray) -> Path:
     path = tmp_path / "disc.npz"
     write(path, Scan("ct", "ct.parallel2d", GEOMETRY, sinogram))
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium of the system; the first use starts it, one in each worker."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no browser: apt-get install chromium")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield started
+        started.close()
