@@ -20,9 +20,9 @@ import torch
 import yaml
 
 from priorloom import Case, Registry
-from priorloom.comparison import Method, reconstruct
 from priorloom.models import load_model
 from priorloom.noise import backprojected_std
+from priorloom.reconstruction import Method, reconstruct
 from priorloom_ct.simulate import MU_WATER
 from priorloom_ct.training import PHANTOMS, simulator
 

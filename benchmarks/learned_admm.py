@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from priorloom import Case, Registry
-from priorloom.comparison import Method, reconstruct
 from priorloom.metrics import metrics
 from priorloom.modality import Batch, Simulate
+from priorloom.reconstruction import Method, reconstruct
 from priorloom.train.data import Examples, Subject, cropped
 from priorloom.train.images import read_slices
 from priorloom.unrolled import Unrolled

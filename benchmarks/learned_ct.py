@@ -20,7 +20,7 @@ from statistics import mean
 import numpy as np
 
 from priorloom import Registry
-from priorloom.comparison import Method, reconstruct
+from priorloom.reconstruction import Method, reconstruct
 from priorloom.train.images import read_slices
 
 PIXEL = 1.914

@@ -26,7 +26,7 @@ from learned_ct import table
 from torch import Tensor
 
 from priorloom import Case, Registry
-from priorloom.comparison import Method, reconstruct
+from priorloom.reconstruction import Method, reconstruct
 from priorloom.train.images import read_slices
 from priorloom_mri.bart import read
 from priorloom_mri.coils import root_sum_of_squares

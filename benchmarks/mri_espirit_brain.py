@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from priorloom import Case, Registry
-from priorloom.comparison import Method, reconstruct
+from priorloom.reconstruction import Method, reconstruct
 from priorloom_mri.bart import read
 from priorloom_mri.coils import root_sum_of_squares
 from priorloom_mri.operators import ifftc

@@ -22,9 +22,9 @@ from rich.table import Table
 from priorloom.bench.machine import Machine
 from priorloom.bench.report import Report, Row, Skipped
 from priorloom.bench.run import find_jobs, run_jobs
-from priorloom.comparison import versions
 from priorloom.errors import InputError
 from priorloom.files import check_writable, write_atomic
+from priorloom.reconstruction import versions
 from priorloom.registry import Registry
 
 from .device import require_device

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from priorloom import Denoiser, PnP, Problem, Space, Step
 from priorloom.card import CARD_FILE, DenoiserFacts
 from priorloom.certify import DenoiserReport, Judgement, certify_denoiser, judge
-from priorloom.comparison import versions
 from priorloom.config import Plan, make_cases, override
 from priorloom.errors import InputError, PluginError, PriorloomError
 from priorloom.files import check_writable, write_atomic
@@ -27,6 +26,7 @@ from priorloom.modality import Case
 from priorloom.models import add_certificate, newest_version
 from priorloom.pipeline import least_squares
 from priorloom.plug_and_play import RED
+from priorloom.reconstruction import versions
 from priorloom.registry import Registry
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, GradientDescent, Relaxed
 from priorloom.steps.accelerated import AcceleratedDescent

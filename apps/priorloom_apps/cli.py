@@ -351,8 +351,8 @@ def _plan(
     """What the file and the options say together; options win, and --set wins over both."""
     from dataclasses import replace
 
-    from priorloom.comparison import Method
     from priorloom.config import Plan, load, override
+    from priorloom.reconstruction import Method
 
     plan = Plan() if config is None else load(config)
     if modality is not None:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from priorloom.chosen import Chosen, apply_chosen
-from priorloom.comparison import compare, versions
+from priorloom.comparison import compare
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case
 from priorloom.pipeline import Result
+from priorloom.reconstruction import versions
 from priorloom.registry import Registry
 
 from .device import on_device

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from priorloom.card import Card, outside, read_card
-from priorloom.comparison import versions
 from priorloom.config import Plan, make_cases, override
 from priorloom.diagnose import crossover as crossing
 from priorloom.diagnose.crossover import Curve, Need
@@ -32,6 +31,7 @@ from priorloom.functional import Zero
 from priorloom.modality import Batch, Case
 from priorloom.models import load_card, newest_version
 from priorloom.problem import Problem, Term
+from priorloom.reconstruction import versions
 from priorloom.registry import Registry
 from priorloom.steps import ISTA
 from priorloom.steps.safeguard import safeguarded

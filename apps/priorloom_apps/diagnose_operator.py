@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from priorloom.comparison import versions
 from priorloom.config import Plan, make_cases
 from priorloom.diagnose.noise_gain import Direction, NoiseMap, direction, noise_map
 from priorloom.diagnose.picard import NullShare, Picard, null_share, picard
@@ -23,6 +22,7 @@ from priorloom.diagnose.spectrum import Spectrum, spectrum
 from priorloom.errors import InputError, OutputError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case, Modality
+from priorloom.reconstruction import versions
 from priorloom.registry import Registry
 
 from .device import on_device

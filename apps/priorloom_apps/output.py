@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from priorloom.comparison import versions
 from priorloom.pipeline import Result
+from priorloom.reconstruction import versions
 
 SCHEMA = 1
 

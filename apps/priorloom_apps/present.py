@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from priorloom.comparison import TROUBLE
 from priorloom.modality import Case
 from priorloom.pipeline import Result
+from priorloom.reconstruction import TROUBLE
 
 Tick = Callable[[Case, Result], None]
 

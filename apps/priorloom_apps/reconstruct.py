@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from priorloom.comparison import Method, reconstruct
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import OutputError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case
 from priorloom.pipeline import Result
+from priorloom.reconstruction import Method, reconstruct
 from priorloom.registry import Registry
 
 from .device import on_device

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from priorloom.comparison import TROUBLE
 from priorloom.errors import InputError
 from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
+from priorloom.reconstruction import TROUBLE
 
 from .curves import convergence_svg, series_class
 from .pictures import ERROR_COLOURS, error_limit, error_png, grey_png, planes, report_extra

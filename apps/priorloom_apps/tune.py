@@ -13,10 +13,10 @@ from rich.table import Table
 
 from priorloom.choice import MEASURES, Measure, by_discrepancy, on_cases
 from priorloom.chosen import RULES, Chosen, Rule, Trial
-from priorloom.comparison import Method
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError, did_you_mean
 from priorloom.files import check_writable, write_atomic
+from priorloom.reconstruction import Method
 from priorloom.registry import Registry
 
 from .device import on_device

@@ -12,13 +12,13 @@ import torch
 from .bench import MakePeer
 from .binding import bind
 from .card import read_card
-from .comparison import Method, reconstruct
 from .errors import InputError, PriorloomError, ReaderError
 from .hooks import example_parameters
 from .modality import Case
 from .models import load_model
 from .operator import LinearOperator
 from .parameters import signature_parameters
+from .reconstruction import Method, reconstruct
 from .registry import ComponentKind, Registry
 from .space import Space
 from .testing import Check, ConformanceError, check_architecture, check_denoiser, check_operator, check_prior

@@ -15,10 +15,11 @@ import torch
 
 from .binding import pipeline_parameters
 from .chosen import Chosen, Trial, TuningCase
-from .comparison import TROUBLE, Method, reconstruct, unique
+from .comparison import unique
 from .errors import DivergenceError, InputError, did_you_mean
 from .modality import Case
 from .pipeline import Result
+from .reconstruction import TROUBLE, Method, reconstruct
 from .registry import Registry
 
 Measure = Literal["psnr", "ssim", "nmse"]

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from torch import Tensor
 
 from .binding import bind
-from .comparison import TROUBLE, Method
 from .errors import InputError
 from .modality import Case
+from .reconstruction import TROUBLE, Method
 from .registry import Registry
 
 _LOG = logging.getLogger(__name__)

@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 
 from .binding import bind, pipeline_parameters
-from .comparison import Method, default_methods, unique
+from .comparison import default_methods, unique
 from .errors import InputError, PluginError, did_you_mean
 from .loading import read_case
 from .modality import Case
 from .parameters import validate
+from .reconstruction import Method
 from .registry import Registry, guarded
 from .trained import ModelSlot
 from .yaml_files import read_mapping

@@ -41,6 +41,8 @@ class Case:
         Standard deviation of the noise per entry of y (complex: of the modulus), or None when unknown.
     metadata
         Facts for the report (dose, acceleration, source ...); plain values.
+    subject
+        Whom or what the image shows, so that cases of one subject are known to belong together; None when unknown.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Case:
     truth: Tensor | None = None
     noise_std: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    subject: str | None = None
 
     def __post_init__(self) -> None:
         if slug(self.name) != self.name:

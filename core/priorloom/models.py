@@ -106,7 +106,7 @@ def save_model(folder: Path, model: Unrolled, facts: Facts) -> Card:
     content = save(stored)
     if len(content) > SIZE_LIMIT:
         raise InputError("weights of the model", expected=f"at most {SIZE_LIMIT} bytes", got=len(content))
-    from .comparison import versions  # late: comparison reaches this module through the pipelines
+    from .reconstruction import versions  # late: reconstruction reaches this module through the pipelines
 
     card = Card(
         **{f.name: getattr(facts, f.name) for f in dataclasses.fields(Facts)},

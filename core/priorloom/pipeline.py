@@ -23,7 +23,9 @@ from .steps.base import Step
 from .steps.convergence import converges
 
 Kind = Literal["direct", "classical", "pnp", "learned"]
-Choice = Literal["default", "given", "tuned", "oracle", "learned"]
+Choice = Literal["default", "given", "rule", "tuned", "oracle", "learned"]
+"""How a method's parameters were chosen: left alone, by the user, by a rule from the measurement alone, as the best on
+tuning cases, as the best for the truth itself, or learned."""
 Certificate = Literal["certified", "empirical", "none"]
 
 
@@ -150,6 +152,28 @@ class Assembly:
 
 
 @dataclass(frozen=True)
+class Range:
+    """Where a parameter is searched, on a logarithmic scale.
+
+    Parameters
+    ----------
+    low, high
+        Positive ends.
+    relative
+        Whether the ends are multiples of the value that the pipeline chooses by itself for a case
+        (``Assembly.parameters``), as they are for a weight.
+    """
+
+    low: float
+    high: float
+    relative: bool = False
+
+
+AROUND = Range(0.01, 100.0, relative=True)
+"""Two decades either way of the automatic value: where a weight is searched."""
+
+
+@dataclass(frozen=True)
 class Pipeline:
     """A reconstruction method.
 
@@ -163,6 +187,9 @@ class Pipeline:
         ``trained.ModelSlot`` (``model.*``).
     modalities
         Where it applies; empty for everywhere.
+    search
+        What is tuned where nothing else is said: parameters by dotted names in the order of their importance, each with
+        the range of a number or the words to choose from. Empty for a method that has nothing to tune.
     """
 
     name: str
@@ -170,6 +197,7 @@ class Pipeline:
     summary: str
     assemble: Callable[..., Assembly]
     modalities: tuple[str, ...] = ()
+    search: Mapping[str, Range | tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,7 +217,7 @@ class Result:
     parameters
         Every parameter by its dotted name, as used.
     tuned
-        How the parameters were chosen: "default", "given" (by the user), "tuned", "oracle" or "learned".
+        How the parameters were chosen; see `Choice`.
     certificate, seed, scale, versions
         "certified" (a convergence theorem applies), "empirical" (the criterion was met, which is all that is known) or
         "none"; the run's seed, the normalisation that was undone, and what computed.
@@ -203,6 +231,9 @@ class Result:
         The theorem behind the certificate, or why there is none.
     damped
         Whether the iteration was damped because no theorem covers it as it is, or so that one does.
+    penalty
+        The objective without its data term at the image, ``lam R(x)``, in normalised units as the objective is; None
+        where there is no objective.
     """
 
     method: str
@@ -231,6 +262,7 @@ class Result:
     story: str = ""
     judgement: Judgement | None = None
     damped: bool = False
+    penalty: float | None = None
 
 
 def least_squares(case: Case) -> Term:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .errors import DivergenceError, InputError
 from .monitor import Monitor, Trouble
 from .problem import Problem
+from .space import Space
 from .steps.base import State, Step
 
 GROWTH = 1e4
@@ -27,12 +28,18 @@ Outcome = Literal["converged", "budget", "diverged", "cycling", "growing", ""]
 
 @dataclass(frozen=True)
 class Record:
-    """One point of the convergence curve: optimality residual, objective (None where there is none), seconds so far."""
+    """One point of the convergence curve: optimality residual, objective (None where there is none), seconds so far,
+    and the relative error ``|x - truth| / |truth|`` (None without a truth)."""
 
     iteration: int
     residual: float
     objective: float | None
     seconds: float
+    error: float | None = None
+
+
+Watch = Callable[[Record, Tensor], None]
+"""Told of every point of the convergence curve, with the image at that point."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +94,9 @@ def run(
     n: int = 1000,
     tol: float = 1e-4,
     x0: Tensor | None = None,
-    on_record: Callable[[Record], None] | None = None,
+    watch: Watch | None = None,
     monitor: Monitor | None = None,
+    truth: Tensor | None = None,
 ) -> Solution:
     """Solve `problem` with one repeated step, or apply a list of steps once each.
 
@@ -105,11 +113,14 @@ def run(
         The most iterations, and the tolerance.
     x0
         The starting image; zero when absent.
-    on_record
-        Called with every point of the convergence curve; the points are logarithmically spaced.
+    watch
+        Called with every point of the convergence curve and its image; the points are logarithmically spaced. What it
+        raises ends the iteration.
     monitor
         A fresh one, for a repeated step that no theorem covers: trouble that it sees ends the iteration with the best
         state, and is no error.
+    truth
+        What the curve's error is measured against; the iteration does not see it.
 
     Raises
     ------
@@ -125,7 +136,7 @@ def run(
     if not 0 < tol < math.inf:
         raise InputError("solver.tolerance", expected="a positive number", got=tol)
     with torch.no_grad():
-        return _repeat(steps, problem, n, tol, x0, on_record, monitor)
+        return _repeat(steps, problem, n, tol, x0, watch, monitor, truth)
 
 
 def _unroll(steps: nn.ModuleList, problem: Problem, x0: Tensor | None) -> Solution:
@@ -147,14 +158,15 @@ def _repeat(
     n: int,
     tol: float,
     x0: Tensor | None,
-    on_record: Callable[[Record], None] | None,
+    watch: Watch | None,
     monitor: Monitor | None,
+    truth: Tensor | None,
 ) -> Solution:
     began = time.perf_counter()
     aside = 0.0  # time spent on the convergence curve, not on solving
     state = step.init(problem, x0)
     history: list[Record] = []
-    watch = _Watch(type(step).__name__, tol)
+    guard = _Guard(type(step).__name__, tol)
     next_record = 1
     for k in range(1, n + 1):
         before, state = state, step(problem, state)
@@ -165,7 +177,7 @@ def _repeat(
                 residual, met, done = _judge(step, problem, before, state, tol)
         trouble: Trouble | None = None
         if monitor is None:
-            worst = watch.check(k, problem, before.x, state.x, residual)
+            worst = guard.check(k, problem, before.x, state.x, residual)
         else:
             worst = float(residual.max())
             trouble = None if done else monitor.observe(k, problem, before, state, residual)
@@ -173,9 +185,10 @@ def _repeat(
             next_record = max(k + 1, math.ceil(k * DENSITY))
             pause = time.perf_counter()
             objective = float(problem.objective(state.x).sum()) if problem.has_value else None
-            history.append(Record(k, worst, objective, pause - began - aside))
-            if on_record is not None:
-                on_record(history[-1])
+            error = None if truth is None else relative_error(problem.space, state.x, truth)
+            history.append(Record(k, worst, objective, pause - began - aside, error))
+            if watch is not None:
+                watch(history[-1], state.x)
             aside += time.perf_counter() - pause
         if done or trouble:
             break
@@ -197,6 +210,12 @@ def _repeat(
     return Solution(state, k, done, criterion, last, gap, seconds, tuple(history), outcome, story)
 
 
+def relative_error(space: Space, x: Tensor, truth: Tensor) -> float:
+    """``|x - truth| / |truth|``, the largest over the batch."""
+    size = space.norm(truth).clamp_min(torch.finfo(truth.dtype).tiny)
+    return float((space.norm(x - truth) / size).max())
+
+
 def _judge(
     step: Step[Any], problem: Problem, before: State, after: State, tol: float
 ) -> tuple[Tensor, Tensor | None, bool]:
@@ -206,7 +225,7 @@ def _judge(
     return residual, met, bool((residual <= tol if met is None else met | (residual <= tol)).all())
 
 
-class _Watch:
+class _Guard:
     """Raises DivergenceError at the first iteration that is not finite, or that grows."""
 
     def __init__(self, name: str, tol: float) -> None:

@@ -9,9 +9,22 @@ costs 0.1 dB on average against the best value of the grid for each.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from priorloom.errors import InputError
 from priorloom.modality import Case
-from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, backprojected_noise, direct, least_squares, regularised
+from priorloom.pipeline import (
+    AROUND,
+    Assembly,
+    Pipeline,
+    Range,
+    Slot,
+    Solver,
+    backprojected_noise,
+    direct,
+    least_squares,
+    regularised,
+)
 from priorloom.problem import Problem
 from priorloom.steps import CG, FISTA, converges
 
@@ -30,28 +43,49 @@ WAVELET_WEIGHT = 1.2
 """Weight of the wavelet prior in units of the backprojected noise."""
 
 
+FILTERS: tuple[Filter, ...] = get_args(Filter)
+
+
 def fbp() -> Pipeline:
     """The direct method."""
-    return Pipeline("fbp", "direct", "filtered backprojection", _fbp, ("ct",))
+    search: dict[str, Range | tuple[str, ...]] = {"cutoff": Range(0.05, 1.0), "filter": FILTERS}
+    return Pipeline("fbp", "direct", "filtered backprojection", _fbp, ("ct",), search)
 
 
 def tikhonov() -> Pipeline:
     """Tikhonov regularisation, solved by conjugate gradients."""
     return Pipeline(
-        "tikhonov", "classical", "0.5 |Ax - y|^2 + 0.5 lam |x|^2 by conjugate gradients", _tikhonov, ("ct",)
+        "tikhonov",
+        "classical",
+        "0.5 |Ax - y|^2 + 0.5 lam |x|^2 by conjugate gradients",
+        _tikhonov,
+        ("ct",),
+        {"prior.lam": AROUND},
     )
 
 
 def cgls() -> Pipeline:
     """Least squares by conjugate gradients, stopped at the noise level (Morozov's discrepancy principle)."""
     return Pipeline(
-        "cgls", "classical", "0.5 |Ax - y|^2 by conjugate gradients until |Ax - y| is the noise", _cgls, ("ct",)
+        "cgls",
+        "classical",
+        "0.5 |Ax - y|^2 by conjugate gradients until |Ax - y| is the noise",
+        _cgls,
+        ("ct",),
+        {"discrepancy": Range(0.1, 10.0)},
     )
 
 
 def wavelet_fista() -> Pipeline:
     """Wavelet-sparse least squares by FISTA."""
-    return Pipeline("wavelet-fista", "classical", "0.5 |Ax - y|^2 + lam |W x|_1 by FISTA", _wavelet_fista, ("ct",))
+    return Pipeline(
+        "wavelet-fista",
+        "classical",
+        "0.5 |Ax - y|^2 + lam |W x|_1 by FISTA",
+        _wavelet_fista,
+        ("ct",),
+        {"prior.lam": AROUND},
+    )
 
 
 def _fbp(case: Case, *, filter: Filter = "ram-lak", cutoff: float = 1.0) -> Assembly:

@@ -10,7 +10,7 @@ average, and 18 % and 6 % at worst.
 from __future__ import annotations
 
 from priorloom.modality import Case
-from priorloom.pipeline import Assembly, Pipeline, Slot, Solver, direct, regularised
+from priorloom.pipeline import AROUND, Assembly, Pipeline, Slot, Solver, direct, regularised
 from priorloom.steps import CG, FISTA
 
 FACTOR, TIKHONOV_FLOOR, WAVELET_FLOOR = 2.0, 1e-4, 3e-4
@@ -27,13 +27,13 @@ def zero_filled() -> Pipeline:
 def cg_sense() -> Pipeline:
     """Regularised iterative SENSE (Pruessmann et al., Magnetic Resonance in Medicine 46, 2001)."""
     summary = "min 0.5 |Ax - y|^2 + 0.5 lam |x|^2 by conjugate gradients"
-    return Pipeline("cg-sense", "classical", summary, _cg_sense, ("mri",))
+    return Pipeline("cg-sense", "classical", summary, _cg_sense, ("mri",), {"prior.lam": AROUND})
 
 
 def l1_wavelet() -> Pipeline:
     """Sparse MRI (Lustig, Donoho and Pauly, Magnetic Resonance in Medicine 58, 2007)."""
     summary = "min 0.5 |Ax - y|^2 + lam |Wx|_1 by FISTA"
-    return Pipeline("l1-wavelet", "classical", summary, _l1_wavelet, ("mri",))
+    return Pipeline("l1-wavelet", "classical", summary, _l1_wavelet, ("mri",), {"prior.lam": AROUND})
 
 
 def tikhonov_weight(case: Case) -> float:

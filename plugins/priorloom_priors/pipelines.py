@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from priorloom import Case, Pipeline
 from priorloom.errors import InputError
-from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise, regularised
+from priorloom.pipeline import AROUND, Assembly, Slot, Solver, backprojected_noise, regularised
 from priorloom.steps import PDHG
 
 from .functionals import Box
@@ -36,7 +36,13 @@ def tv_pdhg() -> Pipeline:
     ----------
     Chambolle and Pock (2011), J. Math. Imaging Vis. 40, 120-145.
     """
-    return Pipeline("tv-pdhg", "classical", "0.5 |Ax - y|^2 + lam TV(x), x >= 0 where real, by PDHG", _tv_pdhg)
+    return Pipeline(
+        "tv-pdhg",
+        "classical",
+        "0.5 |Ax - y|^2 + lam TV(x), x >= 0 where real, by PDHG",
+        _tv_pdhg,
+        search={"prior.lam": AROUND},
+    )
 
 
 def _tv_pdhg(case: Case, *, prior: Slot = TV, nonnegative: bool = True, solver: Solver = SOLVER) -> Assembly:

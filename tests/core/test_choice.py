@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from priorloom import Case, LinearOperator, Modality, Pipeline, Problem, Space, State, Step
 from priorloom.choice import by_discrepancy, measured_entries, noise_level, on_cases
 from priorloom.chosen import Chosen, TuningCase, apply_chosen, digest, read_chosen
-from priorloom.comparison import Method, reconstruct
 from priorloom.errors import InputError
 from priorloom.operator import Identity
 from priorloom.pipeline import Assembly, least_squares
+from priorloom.reconstruction import Method, reconstruct
 
 SHAPE = (24, 24)
 SPACE = Space(SHAPE, torch.float64)

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 import priorloom
 from priorloom import Case, Functional, Modality, Pipeline, PnP, Problem, Space, State, Step, compare
-from priorloom.comparison import Method, reconstruct
 from priorloom.errors import DivergenceError, InputError
 from priorloom.judgement import Judgement
 from priorloom.metrics import metrics
 from priorloom.operator import Identity
 from priorloom.pipeline import Assembly, Slot, Solver, least_squares
+from priorloom.reconstruction import Method, reconstruct
 from priorloom.steps import ISTA
 
 SPACE = Space((12, 12))
@@ -296,3 +296,22 @@ def test_the_function_is_not_hidden_by_a_module() -> None:
     assert callable(priorloom.compare)
     homes = {path.stem for path in Path(priorloom.__file__).parent.glob("*.py")}
     assert not homes & set(priorloom.__all__)
+
+
+def test_the_curve_has_the_error_and_the_image_in_the_users_units(registry, case):
+    seen = []
+    result = reconstruct(case, "shrink", registry=registry, watch=lambda record, x: seen.append((record, x)))
+    assert [record for record, _ in seen] == list(result.history)
+    for record, x in seen:
+        assert record.error == pytest.approx(float((x - case.truth).norm() / case.truth.norm()), rel=1e-5)
+    torch.testing.assert_close(seen[-1][1], result.image)
+    blind = reconstruct(replace(case, truth=None), "shrink", registry=registry)
+    assert {record.error for record in blind.history} == {None}
+
+
+def test_the_penalty_is_the_objective_without_the_data_term(registry, case):
+    result = reconstruct(case, "shrink", registry=registry)
+    misfit = 0.5 * float(((result.image - case.measurement) / result.scale).square().sum())
+    assert result.penalty == pytest.approx(result.objective - misfit, rel=1e-4)
+    assert result.penalty > 0
+    assert reconstruct(case, "direct", registry=registry).penalty is None

@@ -9,12 +9,12 @@ import pytest
 
 from priorloom import Case, Modality, Pipeline, Reader, Registry, Scan, Space
 from priorloom.bundle import write
-from priorloom.comparison import Method
 from priorloom.config import Plan, load, make_cases, make_methods, override
 from priorloom.errors import InputError, PluginError, ReaderError
 from priorloom.loading import read_case
 from priorloom.operator import Identity
 from priorloom.pipeline import Slot, Solver, direct
+from priorloom.reconstruction import Method
 
 
 def _direct(case: Case, *, gain: float = 1.0) -> object:

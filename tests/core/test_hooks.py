@@ -20,11 +20,12 @@ from priorloom.bench.report import Report
 from priorloom.bench.run import find_jobs, run_jobs
 from priorloom.card import Architecture, Facts, Learning, Scope, Stability, SubjectFacts
 from priorloom.checking import check_component
-from priorloom.comparison import Method, default_methods, reconstruct
+from priorloom.comparison import default_methods
 from priorloom.errors import InputError, ReaderError
 from priorloom.loading import read_case
 from priorloom.metrics import metrics
 from priorloom.models import save_model
+from priorloom.reconstruction import Method, reconstruct
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")

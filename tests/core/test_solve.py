@@ -220,7 +220,7 @@ def test_a_rule_of_the_steps_own(lasso: Problem) -> None:
 
 def test_records(lasso: Problem) -> None:
     seen: list[Any] = []
-    solution = run(ISTA(), lasso, n=1000, tol=1e-300, on_record=seen.append)
+    solution = run(ISTA(), lasso, n=1000, tol=1e-300, watch=lambda record, x: seen.append(record))
     assert tuple(seen) == solution.history
     iterations = [r.iteration for r in seen]
     assert iterations[:5] == [1, 2, 3, 4, 5]
@@ -243,12 +243,12 @@ def test_records_cost_little(matrix: Any, gaussian: Gaussian) -> None:
 
 
 def test_an_interrupt_passes_through(lasso: Problem) -> None:
-    def interrupt(record: Any) -> None:
+    def interrupt(record: Any, x: Any) -> None:
         if record.iteration == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(ISTA(), lasso, on_record=interrupt)
+        run(ISTA(), lasso, watch=interrupt)
 
 
 def test_an_empty_list_is_the_start(lasso: Problem, gaussian: Gaussian) -> None:

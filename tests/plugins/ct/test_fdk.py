@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from priorloom import Case, Registry, compare
-from priorloom.comparison import Method
 from priorloom.errors import InputError
+from priorloom.reconstruction import Method
 from priorloom.testing import check_operator
 from priorloom_ct.fbp import Filter
 from priorloom_ct.fdk import ConeBackprojection, fdk, parker, remarks, shares, turn_window

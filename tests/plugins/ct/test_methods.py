@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from priorloom import Case, Registry, compare
-from priorloom.comparison import Method
 from priorloom.errors import InputError
+from priorloom.reconstruction import Method
 from priorloom_ct import modality
 from priorloom_ct.operators import RayTransform, parallel2d
 from priorloom_ct.simulate import MU_WATER, gaussian_noise, photon_noise

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from priorloom import Case, Registry, compare
-from priorloom.comparison import Method
 from priorloom.errors import InputError, PluginError
 from priorloom.operator import Gradient
+from priorloom.reconstruction import Method
 from priorloom.testing import check_operator
 from priorloom_ct.operators import fanbeam2d, parallel2d
 from priorloom_ct.operators3d import ConeTransform, conebeam3d, helical3d, parallel3d

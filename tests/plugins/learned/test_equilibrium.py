@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from priorloom import Registry, State, run
-from priorloom.comparison import Method, reconstruct
 from priorloom.errors import InputError
 from priorloom.lipschitz import certificate, network_bound, step_bound
 from priorloom.networks import ConvolutionBlock, ImageNetwork
 from priorloom.operator import LinearOperator
+from priorloom.reconstruction import Method, reconstruct
 from priorloom.steps.equilibrium import Equilibrium
 from priorloom.testing.architectures import check_architecture
 from priorloom.train.config import load

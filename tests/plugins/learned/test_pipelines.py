@@ -18,11 +18,12 @@ import priorloom_learned
 from priorloom import Case, Registry
 from priorloom.card import Architecture, Facts, Learning, Scope, Stability, SubjectFacts, ranges, read_card
 from priorloom.checking import check_component
-from priorloom.comparison import Method, default_methods, reconstruct
+from priorloom.comparison import default_methods
 from priorloom.config import Plan, make_methods
 from priorloom.errors import InputError
 from priorloom.lipschitz import certificate
 from priorloom.models import load_model, number_type, save_model
+from priorloom.reconstruction import Method, reconstruct
 
 REGISTRY = Registry.discover()
 Train = Callable[..., Path]

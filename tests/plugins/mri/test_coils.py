@@ -12,8 +12,8 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from priorloom import Case
-from priorloom.comparison import Method, reconstruct
 from priorloom.errors import InputError
+from priorloom.reconstruction import Method, reconstruct
 from priorloom_mri.bart import read
 from priorloom_mri.coils import (
     _to_image,

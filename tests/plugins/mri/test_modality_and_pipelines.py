@@ -13,9 +13,9 @@ import sigpy.mri.app
 import torch
 
 from priorloom import Case, Registry
-from priorloom.comparison import Method, reconstruct
 from priorloom.errors import InputError
 from priorloom.metrics import metrics
+from priorloom.reconstruction import Method, reconstruct
 from priorloom_mri.bart import read
 from priorloom_mri.coils import birdcage_maps, root_sum_of_squares
 from priorloom_mri.masks import make_mask

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from priorloom import LinearOperator, Problem, Registry, Term, run
-from priorloom.comparison import reconstruct
 from priorloom.errors import InputError, PluginError
 from priorloom.functional import LeastSquares
 from priorloom.modality import Case
+from priorloom.reconstruction import reconstruct
 from priorloom.steps import CG
 from priorloom.testing import check_operator
 from priorloom_mri import nonuniform

@@ -12,9 +12,9 @@ import scipy.ndimage
 import torch
 from torch import Tensor
 
-from priorloom.comparison import Method, reconstruct
 from priorloom.errors import InputError
 from priorloom.modality import Case
+from priorloom.reconstruction import Method, reconstruct
 from priorloom_mri.calibration import estimated_maps
 from priorloom_mri.coils import birdcage_maps, root_sum_of_squares
 from priorloom_mri.nufft import nufft, radial2d
