@@ -196,6 +196,26 @@ def sizes(operator: LinearOperator) -> dict[str, float | str]:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """A second scale on which the field reads its images, as CT does in Hounsfield units: ``factor value + offset``.
+
+    Parameters
+    ----------
+    units
+        Of the scale.
+    factor, offset
+        From the modality's units to it; the factor is positive.
+    windows
+        Display windows in use, ``{name: (low, high)}`` in these units.
+    """
+
+    units: str
+    factor: float
+    offset: float
+    windows: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Modality:
     """A kind of measurement: units, normalisation, metrics convention, default methods and cases.
 
@@ -222,6 +242,8 @@ class Modality:
     describe
         ``describe(operator) -> {fact: number or text}``: what of an operator decides whether a trained model fits it
         (views, pixel size, coils), units in the names; the sizes of its image when absent.
+    reading
+        The second scale of values that are shown, and its display windows; None where the units are the ones in use.
     """
 
     name: str
@@ -235,6 +257,7 @@ class Modality:
     cases: Callable[..., list[Case]]
     training: Training | None = None
     describe: Callable[[LinearOperator], Mapping[str, float | str]] = sizes
+    reading: Reading | None = None
 
 
-__all__ = ["Batch", "Case", "Modality", "Reader", "Scan", "Simulate", "Training"]
+__all__ = ["Batch", "Case", "Modality", "Reader", "Reading", "Scan", "Simulate", "Training"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError, PluginError
-from priorloom.modality import Case, Modality, Training, sizes, slug
+from priorloom.modality import Case, Modality, Reading, Training, sizes, slug
 from priorloom.operator import LinearOperator
 from priorloom.stored import stored_slice
 
@@ -32,6 +32,14 @@ METHODS = ("fbp", "tikhonov", "tv-pdhg", "wavelet-fista", "pnp-admm", "pnp-hqs",
 PIXEL_LIMIT = 2**24
 """Pixels of a simulated image."""
 
+HOUNSFIELD = Reading(
+    "HU",
+    1000 / MU_WATER,
+    -1000.0,
+    {"soft tissue": (-160, 240), "lung": (-1350, 150), "bone": (-500, 1500), "brain": (0, 80)},
+)
+"""Levels and widths in clinical use: 40/400, -600/1500, 500/2000 and 40/80."""
+
 CaseImage = Literal["ct-small", "foam", "shepp-logan", "ellipses"]
 
 
@@ -39,7 +47,7 @@ def ct() -> Modality:
     """X-ray computed tomography: attenuation images in 1/mm, sinograms of line integrals."""
     return Modality(
         "ct", "X-ray CT", "1/mm", METHODS, scale, noise_std, data_range, lambda image: image, cases,
-        Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, water, simulator), describe,
+        Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, water, simulator), describe, HOUNSFIELD,
     )  # fmt: skip
 
 

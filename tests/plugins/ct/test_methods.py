@@ -16,7 +16,7 @@ from priorloom.errors import InputError
 from priorloom.reconstruction import Method
 from priorloom_ct import modality
 from priorloom_ct.operators import RayTransform, parallel2d
-from priorloom_ct.simulate import MU_WATER, gaussian_noise, photon_noise
+from priorloom_ct.simulate import MU_WATER, gaussian_noise, photon_noise, to_hounsfield
 
 from .conftest import Disc
 
@@ -86,6 +86,14 @@ def test_unset_weights_follow_the_noise(case: Case, registry: Registry) -> None:
         for std in (0.01, 0.04)
     ]
     assert lams[1] == pytest.approx(4 * lams[0])
+
+
+def test_images_are_read_in_hounsfield_units(registry: Registry) -> None:
+    reading = registry.modality("ct").reading
+    assert reading is not None
+    mu = torch.tensor([0.0, MU_WATER, 0.05], dtype=torch.float64)
+    torch.testing.assert_close(reading.factor * mu + reading.offset, to_hounsfield(mu))
+    assert all(low < high for low, high in reading.windows.values())
 
 
 def test_methods_beat_fbp_on_few_noisy_views(registry: Registry) -> None:
