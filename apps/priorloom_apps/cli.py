@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,8 +16,8 @@ from rich.table import Table
 from priorloom.errors import InputError, PriorloomError, did_you_mean
 from priorloom.registry import KINDS, ComponentKind, Registry
 
-if TYPE_CHECKING:
-    from priorloom.config import Plan
+from .cli_diagnose import diagnose
+from .cli_options import Debug, Device, Json, Modality, Seed, Set, command_line, plan_from
 
 app = typer.Typer(
     name="priorloom",
@@ -28,22 +28,9 @@ app = typer.Typer(
 )
 components = typer.Typer(help="What is installed, by kind.")
 app.add_typer(components, name="components")
-diagnose = typer.Typer(
-    help="Evidence about operators (spectrum, null space, noise) and networks (error split, gradient flow, schedule)."
-)
 app.add_typer(diagnose, name="diagnose")
 cache = typer.Typer(help="What is kept on disk between runs: matrices that are costly to compute.")
 app.add_typer(cache, name="cache")
-
-Modality = Annotated[str | None, typer.Option("--modality", "-m", help="ct, mri or a plugin's.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", "-s", help="KEY=VALUE, e.g. prior.lam=0.1, input.every=12; METHOD.KEY for one method."),
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seeds noise, phantoms and masks; recorded.")]
-Device = Annotated[str, typer.Option("--device", "-d", help="cpu or cuda.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 @app.command()
@@ -66,9 +53,9 @@ def compare(
 
     from .compare import run_comparison
 
-    plan = _plan(config, modality, input, seed, set, method)
+    plan = plan_from(config, modality, input, seed, set, method)
     records = [read_chosen(path) for path in tuned or []]
-    run_comparison(plan, Registry.discover(), out, device, command=_command(), tuned=records)
+    run_comparison(plan, Registry.discover(), out, device, command=command_line(), tuned=records)
 
 
 @app.command()
@@ -85,7 +72,7 @@ def reconstruct(
     """Reconstruct one measurement with one method."""
     from .reconstruct import run_reconstruction
 
-    run_reconstruction(_plan(None, modality, input, seed, set), method, Registry.discover(), out, device)
+    run_reconstruction(plan_from(None, modality, input, seed, set), method, Registry.discover(), out, device)
 
 
 @app.command()
@@ -221,7 +208,7 @@ def tune(
     """Choose a method's parameters by the discrepancy principle or on tuning cases; write the record for compare."""
     from .tune import run_tune
 
-    plan = _plan(config, modality, input, seed, set)
+    plan = plan_from(config, modality, input, seed, set)
     run_tune(
         plan, method, over or [], Registry.discover(), out, rule=rule, budget=budget,
         measure=measure, device=device,
@@ -249,7 +236,7 @@ def certify(
 
     run_certify(
         name, Registry.discover(), modality=modality, sigma=sigma, settings=set or [], seed=seed, out=out,
-        card=card, command=_command(),
+        card=card, command=command_line(),
     )  # fmt: skip
 
 
@@ -272,7 +259,7 @@ def bench(
 
     run_bench(
         Registry.discover(), operator or [], quick=quick, repeats=repeats, device=device, as_json=as_json, out=out,
-        command=_command(),
+        command=command_line(),
     )  # fmt: skip
 
 
@@ -290,80 +277,6 @@ def cache_clear() -> None:
     from .cache import empty_cache
 
     empty_cache(_console())
-
-
-@diagnose.command("unrolled")
-def diagnose_unrolled(
-    model: Annotated[str, typer.Argument(help="A registered model, e.g. ct.learned-primal-dual, or its folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of diagnose.json and the pictures.")] = Path(
-        "priorloom-diagnose"
-    ),
-    cases: Annotated[int, typer.Option("--cases", help="How many simulated cases.")] = 1,
-    set: Set = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seeds noise, phantoms and masks; recorded.")] = 0,
-    device: Device = "cpu",
-    debug: Debug = False,
-) -> None:
-    """Measure a trained unrolled network: error split and crossover, gradient flow, learned schedule."""
-    from .diagnose import run_unrolled
-
-    run_unrolled(
-        model, Registry.discover(), out, count=cases, settings=set or [], seed=seed, device=device, command=_command()
-    )
-
-
-@diagnose.command("operator")
-def diagnose_operator(
-    config: Annotated[Path | None, typer.Argument(help="A YAML file, as for compare: where cases come from.")] = None,
-    modality: Modality = None,
-    input: Annotated[Path | None, typer.Option("--input", "-i", help="Measured data; simulated without it.")] = None,
-    image: Annotated[Path | None, typer.Option("--image", help=".npy: whose null space; the truth without it.")] = None,
-    perturbation: Annotated[Path | None, typer.Option("--perturbation", help=".npy: a change of the image.")] = None,
-    values: Annotated[int, typer.Option("--values", help="How many singular values at either end.")] = 20,
-    samples: Annotated[int, typer.Option("--samples", help="Realisations of noise for the noise map.")] = 64,
-    set: Set = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of operator.json and the pictures.")] = Path(
-        "priorloom-diagnose"
-    ),
-    seed: Seed = None,
-    as_json: Json = False,
-    device: Device = "cpu",
-    debug: Debug = False,
-) -> None:
-    """Say how hard a problem is before reconstructing: spectrum, null space, Picard plot, noise map, stability."""
-    from .diagnose_operator import run_operator
-
-    plan = _plan(config, modality, input, seed, set)
-    run_operator(
-        plan, Registry.discover(), out, count=values, samples=samples, image=image,
-        perturbation=perturbation, device=device, as_json=as_json, command=_command(),
-    )  # fmt: skip
-
-
-def _plan(
-    config: Path | None,
-    modality: str | None,
-    input: Path | None,
-    seed: int | None,
-    settings: list[str] | None,
-    methods: list[str] | None = None,
-) -> Plan:
-    """What the file and the options say together; options win, and --set wins over both."""
-    from dataclasses import replace
-
-    from priorloom.config import Plan, load, override
-    from priorloom.reconstruction import Method
-
-    plan = Plan() if config is None else load(config)
-    if modality is not None:
-        plan = replace(plan, modality=modality)
-    if input is not None:
-        plan = replace(plan, input=input)
-    if methods:
-        plan = replace(plan, methods=tuple(Method(name) for name in methods))
-    if seed is not None:
-        plan = replace(plan, seed=seed)
-    return override(plan, settings or [])
 
 
 def main() -> None:
@@ -433,12 +346,6 @@ def _escaped(text: str) -> str:
 
 def _jsonable(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None | list | tuple) else str(value)
-
-
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["priorloom", *sys.argv[1:]])
 
 
 if __name__ == "__main__":
