@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from priorloom.diagnose.picard import ABOVE
 from priorloom.modality import Case, Modality
 
 from .diagnose_operator import OperatorDiagnosis
 from .diagnose_pictures import COLOURS, _figure
 from .pictures import plane
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def picture(one: OperatorDiagnosis, case: Case, modality: Modality) -> bytes:
@@ -34,7 +39,7 @@ def picture(one: OperatorDiagnosis, case: Case, modality: Modality) -> bytes:
             axes[0].plot([i for i, _ in least], [v.value for _, v in least], marker, ms=4, color=COLOURS[2],
                          label=f"trailing ({least[0][1].standing})")  # fmt: skip
         axes[0].set(yscale="log", xlabel="index", title="singular values")
-        axes[0].legend(fontsize=7)
+        _legend_below(axes[0])
         index = range(1, len(p.values) + 1)
         axes[1].plot(index, p.coefficients, ".", ms=3, color=COLOURS[1], label="|u_i^H y|")
         axes[1].plot(index, p.values, color=COLOURS[0], lw=1.4, label="sigma_i")
@@ -42,10 +47,15 @@ def picture(one: OperatorDiagnosis, case: Case, modality: Modality) -> bytes:
         if p.noise_std is not None:
             axes[1].axhline(ABOVE * p.noise_std, color="0.4", ls="--", lw=0.9, label=f"{ABOVE:g} x noise")
         axes[1].set(yscale="log", xlabel="index", title="Picard plot" + ("" if p.complete else ", leading values"))
-        axes[1].legend(fontsize=7)
+        _legend_below(axes[1])
         if drawn and one.noise is not None:
             shown = axes[2].imshow(plane(case.operator.combined(one.noise.std)), cmap="viridis")
             axes[2].set(title="noise of the direct method", xticks=[], yticks=[])
             axes[2].grid(False)
             figure.colorbar(shown, ax=axes[2], label=modality.units, shrink=0.85)
     return made[0]
+
+
+def _legend_below(axes: Axes) -> None:
+    """The legend under the axis, where it hides no point."""
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, frameon=False)
