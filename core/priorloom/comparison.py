@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 
 from .binding import bind
-from .errors import InputError, PriorloomError
+from .errors import PriorloomError, unique
 from .modality import Case
 from .pipeline import Result
 from .reconstruction import Method, reconstruct
@@ -84,10 +84,3 @@ def _has_model(registry: Registry, modality: str, method: str) -> bool:
         _LOG.warning("priorloom: left out: method '%s' on %s: %s", method, modality, error)
         return False
     return True
-
-
-def unique(what: str, names: Sequence[str]) -> None:
-    """Raise InputError when two of the names are the same."""
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError(f"{what} name", expected="unique names", got=f"'{name}' twice", cure="give one a label")

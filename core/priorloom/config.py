@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from .binding import bind, pipeline_parameters
-from .comparison import default_methods, unique
-from .errors import InputError, PluginError, did_you_mean
+from .comparison import default_methods
+from .errors import InputError, PluginError, did_you_mean, unique
 from .loading import read_case
 from .modality import Case
 from .parameters import validate

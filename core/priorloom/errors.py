@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class PriorloomError(Exception):
@@ -55,3 +55,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if close:
         return f"did you mean '{close[0]}'?"
     return "known: " + (", ".join(names) if names else "none")
+
+
+def unique(what: str, names: Sequence[str]) -> None:
+    """Raise InputError when two of the names are the same."""
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{what} name", expected="unique names", got=f"'{name}' twice", cure="give one a label")
