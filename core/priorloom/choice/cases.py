@@ -11,7 +11,7 @@ from ..modality import Case
 from ..reconstruction import Method
 from ..registry import Registry
 from .search import LEAST, refined_grid
-from .trials import MEASURES, Measure, OnTrial, check_budget, check_ranges, chosen, remarks, run_trial
+from .trials import MEASURES, Measure, OnTrial, check_budget, check_ranges, chosen, figure_of, remarks, run_trial
 
 
 def on_cases(
