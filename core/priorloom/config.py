@@ -80,7 +80,7 @@ def load(path: Path) -> Plan:
         input=file,
         options=options,
         operator=_typed(raw, "operator", dict, {}),
-        case=_typed(raw, "case", dict, {}),
+        case=_case(_typed(raw, "case", dict, {}), path.parent),
         methods=_methods(_typed(raw, "methods", list, None)),
         seed=_typed(raw, "seed", int, 0),
     )
@@ -243,6 +243,15 @@ def _input(raw: object, folder: Path) -> tuple[Path | None, dict[str, Any]]:
     # A companion file, like the file itself, is named relative to the config.
     near = {k: str(folder / v) for k, v in rest.items() if isinstance(v, str) and (folder / v).is_file()}
     return folder / options["file"], {**rest, **near}
+
+
+def _case(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings of cases; the files that are there relative to the config are taken from there, as the input is."""
+    files = settings.get("files")
+    if not isinstance(files, list):
+        return settings
+    near = [str(folder / f) if isinstance(f, str) and (folder / f).exists() else f for f in files]
+    return {**settings, "files": near}
 
 
 def _methods(raw: list[Any] | None) -> tuple[Method, ...] | None:

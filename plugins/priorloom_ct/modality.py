@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError, PluginError
-from priorloom.modality import Case, Modality, Reading, Training, sizes, slug
+from priorloom.modality import Case, Modality, Reading, Training, sizes
 from priorloom.operator import LinearOperator
-from priorloom.stored import stored_slice
+from priorloom.stored import StoredSlice, stored_slices, subject_of
 
 from .backends import backend
 from .operators import RayTransform
@@ -104,15 +104,16 @@ def describe(operator: LinearOperator) -> dict[str, float | str]:
     return facts
 
 
-def ct_small() -> tuple[Tensor, float]:
-    """The CT slice that pydicom ships as test data, in 1/mm ``[128, 128]``, and its pixel size in mm."""
+def ct_small() -> tuple[Tensor, float, str]:
+    """The CT slice that pydicom ships as test data, in 1/mm ``[128, 128]``, its pixel size in mm, and its subject."""
     files = backend("pydicom.data", "the slice CT_small.dcm")
     path = files.get_testdata_file("CT_small.dcm", download=False)
     if path is None:
         raise PluginError("CT_small.dcm is not in the pydicom package", cure="reinstall pydicom>=3")
     dicom = backend("pydicom", "the slice CT_small.dcm").dcmread(path)
     hu = dicom.pixel_array.astype(np.float32) * float(dicom.RescaleSlope) + float(dicom.RescaleIntercept)
-    return from_hounsfield(torch.from_numpy(hu)), float(dicom.PixelSpacing[0])
+    values = torch.from_numpy(hu)
+    return from_hounsfield(values), float(dicom.PixelSpacing[0]), subject_of(Path(path), [values])
 
 
 def cases(
@@ -123,6 +124,8 @@ def cases(
     photons: float = 1e5,
     images: tuple[CaseImage, ...] | None = None,
     files: tuple[Path, ...] = (),
+    slices: int = 1,
+    subject: str | None = None,
     image_shape: tuple[int, int] = (128, 128),
     pixel_size: float | None = None,
 ) -> list[Case]:
@@ -146,7 +149,11 @@ def cases(
         Which images: the slice CT_small.dcm of the pydicom package, and phantoms. Absent, ct-small and foam unless
         there are files.
     files
-        Slices in Hounsfield units: DICOM, NIfTI, NRRD or .npy; the middle one of a file that holds several.
+        Images in Hounsfield units: DICOM, NIfTI, NRRD or .npy files, or folders of them with one subject each.
+    slices
+        How many slices of each file, spread over the middle half of those that are not blank; one is the middle one.
+    subject
+        Whom all files show. Absent, the patient's ID that a DICOM file states, else the content of the file.
     image_shape
         Rows and columns of the phantoms. The middle of a larger slice from a file is averaged over areas to it.
     pixel_size
@@ -168,13 +175,16 @@ def cases(
     for image in named:
         if image not in _IMAGES:
             raise InputError("case.images", expected=f"names from {', '.join(_IMAGES)}", got=image)
-    draws = {image: _IMAGES[image] for image in named} | {slug(file.stem): partial(_file, file) for file in files}
-    if len(draws) < len(named) + len(files):
+    if subject is not None and not files:
+        raise InputError("case.subject", expected="case.files", got="none")
+    stored = {s.name: partial(_stored, s) for s in stored_slices(files, image_shape, slices, subject)}
+    draws = {image: _IMAGES[image] for image in named} | stored
+    if len(draws) < len(named) + len(stored):
         raise InputError("case.images and case.files", expected="different names", got="two that are the same")
     for case_name, draw in draws.items():
         # The stream of an image depends on its name, not on its place in the list.
         generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {case_name}".encode()))
-        truth, own_size, source = draw(image_shape, generator)
+        truth, own_size, source, whose = draw(image_shape, generator)
         grid = {"image_shape": tuple(truth.shape), "pixel_size": own_size if pixel_size is None else pixel_size}
         A = registry.operator(name, **{**grid, **settings})
         if tuple(A.domain.shape) != tuple(truth.shape):
@@ -190,27 +200,34 @@ def cases(
             "photons per element": photons,
             **{fact: value for fact, value in describe(A).items() if fact not in ("rows", "columns")},
         }
-        made.append(Case(case_name, "ct", A, y, truth, std, facts))
+        made.append(Case(case_name, "ct", A, y, truth, std, facts, whose))
     return made
 
 
-def _slice(image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, float, str]:
-    return *ct_small(), "CT_small.dcm, a real slice shipped with pydicom; negative attenuation clipped"
+_Drawn = tuple[Tensor, float, str, str | None]
+"""An image in 1/mm, the side of its pixels in mm, where it comes from, and its subject."""
 
 
-def _file(path: Path, image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, float, str]:
-    hu, source = stored_slice(path, image_shape)
-    return from_hounsfield(hu), 1.0, f"{source}; Hounsfield units, negative attenuation clipped"
+def _slice(image_shape: tuple[int, int], generator: torch.Generator) -> _Drawn:
+    image, side, subject = ct_small()
+    return image, side, "CT_small.dcm, a real slice shipped with pydicom; negative attenuation clipped", subject
 
 
-def _phantom(what: str, draw: Callable[[tuple[int, int], torch.Generator], Tensor]) -> Callable[..., Any]:
-    def make(image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, float, str]:
-        return draw(image_shape, generator), 128.0 / max(image_shape), what
+def _stored(stored: StoredSlice, image_shape: tuple[int, int], generator: torch.Generator) -> _Drawn:
+    source = f"{stored.source}; Hounsfield units, negative attenuation clipped"
+    return from_hounsfield(stored.values), 1.0, source, stored.subject
+
+
+def _phantom(
+    what: str, draw: Callable[[tuple[int, int], torch.Generator], Tensor]
+) -> Callable[[tuple[int, int], torch.Generator], _Drawn]:
+    def make(image_shape: tuple[int, int], generator: torch.Generator) -> _Drawn:
+        return draw(image_shape, generator), 128.0 / max(image_shape), what, None
 
     return make
 
 
-_IMAGES: dict[str, Callable[[tuple[int, int], torch.Generator], tuple[Tensor, float, str]]] = {
+_IMAGES: dict[str, Callable[[tuple[int, int], torch.Generator], _Drawn]] = {
     "ct-small": _slice,
     "foam": _phantom("foam phantom", foam),
     "shepp-logan": _phantom("modified Shepp-Logan phantom", lambda shape, _: shepp_logan(shape)),

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from priorloom.errors import InputError
-from priorloom.modality import Case, Modality, Training, sizes, slug
+from priorloom.modality import Case, Modality, Training, sizes
 from priorloom.operator import LinearOperator
-from priorloom.stored import stored_slice
+from priorloom.stored import StoredSlice, stored_slices
 
 from .coils import birdcage_maps
 from .masks import MaskName, kspace_radius, make_mask, sampled_fraction
@@ -109,6 +109,8 @@ def cases(
     coils: int = 8,
     noise: float = 0.005,
     files: tuple[Path, ...] = (),
+    slices: int = 1,
+    subject: str | None = None,
     image_shape: tuple[int, int] = (128, 128),
 ) -> list[Case]:
     """A Shepp-Logan head or magnitudes from files, with a smooth phase, measured by birdcage coils and random masks.
@@ -130,8 +132,12 @@ def cases(
     noise
         Standard deviation of the k-space noise relative to the brightest pixel.
     files
-        Magnitude images in the place of the phantom: DICOM, NIfTI, NRRD or .npy; the middle slice of a file that holds
-        several. The brightest pixel becomes 1.
+        Magnitude images in the place of the phantom: DICOM, NIfTI, NRRD or .npy files, or folders of them with one
+        subject each. The brightest pixel of a slice becomes 1.
+    slices
+        How many slices of each file, spread over the middle half of those that are not blank; one is the middle one.
+    subject
+        Whom all files show. Absent, the patient's ID that a DICOM file states, else the content of the file.
     image_shape
         (rows, columns) of the phantom. The middle of a larger slice from a file is averaged over areas to it.
     """
@@ -144,12 +150,14 @@ def cases(
                          got=f"{image_shape} x {coils}")  # fmt: skip
     has_mask = "mask" in {parameter.name for parameter in registry.parameters("operator", name)}
     made: list[Case] = []
-    for path in files or (None,):
-        case_name = "phantom" if path is None else slug(path.stem)
-        # The stream of a file depends on its name, not on its place in the list.
-        stream = seed if path is None else zlib.crc32(f"{seed} {case_name}".encode())
+    if subject is not None and not files:
+        raise InputError("case.subject", expected="case.files", got="none")
+    for stored in stored_slices(files, image_shape, slices, subject) or (None,):
+        case_name = "phantom" if stored is None else stored.name
+        # The stream of a slice depends on its name, not on its place in the list.
+        stream = seed if stored is None else zlib.crc32(f"{seed} {case_name}".encode())
         generator = torch.Generator().manual_seed(stream)
-        truth, source = _truth(path, image_shape, generator)
+        truth, source = _truth(stored, image_shape, generator)
         shape = (truth.shape[0], truth.shape[1])
         lines = make_mask(mask, shape, acceleration=acceleration, generator=generator) if has_mask else None
         given: dict[str, Any] = {} if lines is None else {"mask": lines}
@@ -168,7 +176,8 @@ def cases(
             **{fact: value for fact, value in describe(A).items() if fact not in ("rows", "columns")},
             "noise": noise,
         }
-        made.append(Case(case_name, "mri", A, y, truth, noise if noise > 0 else None, facts))
+        whose = None if stored is None else stored.subject
+        made.append(Case(case_name, "mri", A, y, truth, noise if noise > 0 else None, facts, whose))
     return made
 
 
@@ -177,12 +186,12 @@ def _sampled(mask: str, acceleration: float, lines: Tensor) -> dict[str, Any]:
     return {"mask": mask, "nominal acceleration": acceleration, "sampled fraction": fraction}
 
 
-def _truth(path: Path | None, image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, str]:
-    if path is None:
+def _truth(stored: StoredSlice | None, image_shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, str]:
+    if stored is None:
         return phantom(image_shape, generator), "Shepp-Logan phantom with smooth phase"
-    magnitude, source = stored_slice(path, image_shape)
+    magnitude = stored.values
     if not bool(magnitude.max() > 0):
-        raise InputError(f"magnitudes of {path.name}", expected="positive values", got="none")
+        raise InputError(f"magnitudes of {stored.name}", expected="positive values", got="none")
     phase = smooth_phase((magnitude.shape[-2], magnitude.shape[-1]), generator)
     image = torch.polar((magnitude / magnitude.max()).clamp_min(0), phase)
-    return image, f"{source}; magnitude with a smooth phase"
+    return image, f"{stored.source}; magnitude with a smooth phase"

@@ -60,6 +60,31 @@ def read_slices(path: Path) -> list[Tensor]:
     return slices
 
 
+def patients(path: Path) -> tuple[str, ...]:
+    """The different patients' IDs that the DICOM files of a subject state; other formats and empty IDs say nothing.
+
+    Raises
+    ------
+    ReaderError
+        Nothing there, or a file that cannot be read.
+    """
+    files = _files(path) if path.is_dir() else [path]
+    dicoms = [file for file in files if _format(file) is _dicom]
+    if not dicoms:
+        return ()
+    pydicom = _backend("pydicom", "DICOM images", "pip install 'priorloom[ct]'")
+    stated = set()
+    for file in dicoms:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
+            stated.add(str(header.get("PatientID") or "").strip())
+        except Exception as error:  # the library raises almost anything on a damaged file
+            raise ReaderError(f"images {file}", expected="a readable file", got=str(error)) from error
+    return tuple(sorted(stated - {""}))
+
+
 def _files(folder: Path) -> list[Path]:
     found = sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith("."))
     known = [f for f in found if _format(f) is not None]
