@@ -22,7 +22,7 @@ from .trained import ModelSlot
 from .yaml_files import read_mapping
 
 _LOG = logging.getLogger(__name__)
-_KEYS = ("modality", "input", "operator", "case", "methods", "seed")
+_KEYS = ("modality", "input", "operator", "case", "methods", "settings", "seed")
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ def load(path: Path) -> Plan:
         operator=_typed(raw, "operator", dict, {}),
         case=_case(_typed(raw, "case", dict, {}), path.parent),
         methods=_methods(_typed(raw, "methods", list, None)),
+        settings=flatten(_typed(raw, "settings", dict, {})),
         seed=_typed(raw, "seed", int, 0),
     )
 

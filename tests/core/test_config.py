@@ -60,7 +60,8 @@ def test_a_file_becomes_a_plan(tmp_path: Path) -> None:
     (tmp_path / "maps.npy").write_bytes(b"")
     (tmp_path / "plan.yaml").write_text(
         "modality: toy\ninput: {file: scan.npz, every: 2, maps: maps.npy}\noperator: {size: 3}\ncase: {size: 5}\n"
-        "methods: [plain, {method: solved, label: mine, prior: {lam: 0.5}, solver.tolerance: 0.1}]\nseed: 7\n"
+        "methods: [plain, {method: solved, label: mine, prior: {lam: 0.5}, solver.tolerance: 0.1}]\n"
+        "settings: {prior: {lam: 2}, mine.solver.tolerance: 0.2}\nseed: 7\n"
     )
     plan = load(tmp_path / "plan.yaml")
     assert plan.input == tmp_path / "scan.npz"
@@ -68,6 +69,7 @@ def test_a_file_becomes_a_plan(tmp_path: Path) -> None:
     assert (plan.modality, plan.operator, plan.case, plan.seed) == ("toy", {"size": 3}, {"size": 5}, 7)
     mine = Method("solved", {"prior.lam": 0.5, "solver.tolerance": 0.1}, "mine")
     assert plan.methods == (Method("plain"), mine)
+    assert plan.settings == {"prior.lam": 2, "mine.solver.tolerance": 0.2}  # what --set says to every method
 
 
 def test_assignments_go_where_their_first_word_says() -> None:
