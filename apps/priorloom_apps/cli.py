@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +17,7 @@ from priorloom.registry import KINDS, ComponentKind, Registry
 
 from .cli_diagnose import diagnose
 from .cli_options import Debug, Device, Json, Modality, Seed, Set, command_line, plan_from
+from .complaint import complaint
 
 app = typer.Typer(
     name="priorloom",
@@ -314,13 +314,8 @@ def _report(error: BaseException) -> int:
     if usage is not None:
         _complain(" ".join(usage().split()) + "; see --help")
         return 2
-    text = str(error)
-    if isinstance(error, MemoryError) or "not enough memory" in text or "out of memory" in text:
-        asked = re.search(r"(?:tried to )?allocate (\d[\d.]* ?\w+)", text)
-        asked_for = f": {asked.group(1)} more" if asked else ""
-        _complain(f"out of memory{asked_for}; take fewer views, slices or coils at a time, or smaller images")
-    elif not isinstance(error, BrokenPipeError):
-        _complain(" ".join(f"{type(error).__name__}: {error}".split()) + "; add --debug for the traceback")
+    if not isinstance(error, BrokenPipeError):
+        _complain(complaint(error))
     return 1
 
 
