@@ -18,6 +18,7 @@ from .modality import Case
 from .parameters import validate
 from .reconstruction import Method
 from .registry import Registry, guarded
+from .rule import rule_settings, split_rule
 from .trained import ModelSlot
 from .yaml_files import read_mapping
 
@@ -194,17 +195,19 @@ def make_methods(plan: Plan, registry: Registry, modalities: Sequence[str]) -> d
             }
             used |= {f"{method.name}.{k}" for k in mine}
             merged = {**method.settings, **mine}
-            names = {p.name for p in pipeline_parameters(registry, pipeline, {**plan.settings, **merged})}
+            parameters = pipeline_parameters(registry, pipeline, {**plan.settings, **merged})
+            names = {p.name for p in parameters} | rule_settings(parameters)
             known |= names
             shared = {k: v for k, v in plan.settings.items() if k in names and k not in mine}
             used |= set(shared)
-            chosen_settings = {**method.settings, **shared, **mine}
+            everything = {**method.settings, **shared, **mine}
+            chosen_settings, rule = split_rule(everything, parameters, f"method '{method.name}'")
             # Every row is checked before the first one runs.
             arguments, _ = bind(registry, pipeline, chosen_settings)
             for slot in arguments.values():
                 if isinstance(slot, ModelSlot):
                     slot.card(modality)
-            rows[modality].append(replace(method, settings=chosen_settings))
+            rows[modality].append(replace(method, settings=chosen_settings, rule=rule or method.rule))
     for method in plan.methods or ():
         if method.name not in placed:
             fits = ", ".join(registry.pipeline(method.pipeline).modalities)

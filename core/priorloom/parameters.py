@@ -54,6 +54,11 @@ class Parameter:
         """The annotation as a person writes it."""
         return re.sub(r"'[^']*'|\b(?:[A-Za-z_]\w*\.)+", _without_modules, inspect.formatannotation(self.annotation))
 
+    @property
+    def is_real(self) -> bool:
+        """Whether it takes a real number, so that it can be searched."""
+        return self.annotation is float or float in typing.get_args(self.annotation)
+
     def validate(self, value: Any, owner: str) -> Any:
         """`value` converted to the annotation; raises InputError with expected and got."""
         import pydantic  # costs a tenth of a second, which listing components should not pay

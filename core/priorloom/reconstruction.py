@@ -18,10 +18,11 @@ from torch import Tensor
 from .binding import bind
 from .errors import DivergenceError, InputError
 from .metrics import metrics
-from .modality import Case, Modality, slug
+from .modality import Case, slug
 from .monitor import Monitor
 from .pipeline import Assembly, Certificate, Choice, Pipeline, Result
 from .registry import Registry
+from .rule import Rule
 from .solve import Record, Solution, Watch, run
 from .steps import HQS
 from .steps.base import Step
@@ -46,12 +47,16 @@ class Method:
         The name of the row, usable as a file name; the pipeline's when absent.
     tuned
         How the settings were chosen (``pipeline.Choice``); "default" or "given" when absent.
+    rule
+        By which rule one more parameter is to be chosen on every case (``comparison.run_method``); it has no value in
+        the settings.
     """
 
     pipeline: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     label: str | None = None
     tuned: Choice | None = None
+    rule: Rule | None = None
 
     def __post_init__(self) -> None:
         if slug(self.name) != self.name:
@@ -97,39 +102,14 @@ def reconstruct(
     """
     registry = registry or Registry.discover()
     method = Method(method) if isinstance(method, str) else method
+    if method.rule is not None:
+        raise InputError(f"'{method.rule.parameter}' of method '{method.name}'", expected="a value", got="a rule",
+                         cure="run it by priorloom.comparison.run_method")  # fmt: skip
     pipeline = registry.pipeline(method.pipeline)
     modality = registry.modality(case.modality)
-    if pipeline.modalities and case.modality not in pipeline.modalities:
-        raise InputError(
-            f"method '{pipeline.name}'", expected=f"a case of {' or '.join(pipeline.modalities)}", got=case.modality,
-            cure=f"methods for {case.modality}: {', '.join(modality.methods)}",
-        )  # fmt: skip
-    return _reconstruct(case, method, pipeline, modality, registry, seed, watch)
-
-
-def _reconstruct(
-    case: Case,
-    method: Method,
-    pipeline: Pipeline,
-    modality: Modality,
-    registry: Registry,
-    seed: int,
-    watch: Watch | None,
-) -> Result:
-    arguments, parameters = bind(registry, pipeline, method.settings)
-    torch.manual_seed(seed)
     with torch.no_grad():
-        scale = modality.scale(case)
-        if not 0 < scale < float("inf"):
-            raise InputError(f"scale of case '{case.name}'", expected="a measurement that is not zero", got=scale)
-        inner = case.scaled(scale)
-        if inner.noise_std is None:
-            inner = replace(inner, noise_std=modality.noise_std(inner))
-        began = time.perf_counter()
-        assembly = pipeline.assemble(inner, **arguments)
-        for module in (assembly.problem, assembly.steps):
-            module.to(inner.measurement.device)
-        assembled = time.perf_counter() - began
+        prepared = prepare(case, method, registry, seed)
+        inner, assembly, scale = prepared.case, prepared.assembly, prepared.scale
         solution = run(
             assembly.steps,
             assembly.problem,
@@ -158,7 +138,7 @@ def _reconstruct(
         modality=case.modality,
         image=image,
         metrics=figures,
-        seconds=assembled + solution.seconds,
+        seconds=prepared.seconds + solution.seconds,
         iterations=solution.iterations,
         residual=solution.residual,
         gap=solution.gap,
@@ -167,7 +147,7 @@ def _reconstruct(
         converged=solution.converged,
         criterion=solution.criterion,
         history=solution.history,
-        parameters={**parameters, **assembly.parameters},
+        parameters={**prepared.parameters, **assembly.parameters},
         tuned=(method.tuned or "learned") if pipeline.kind == "learned" else method.choice,
         certificate=_certificate(pipeline, assembly, solution),
         seed=seed,
@@ -180,6 +160,52 @@ def _reconstruct(
         judgement=assembly.judgement,
         damped=assembly.damped,
     )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A method on a case, ready to run.
+
+    Parameters
+    ----------
+    case, scale
+        The normalised case, and by what it was divided.
+    assembly, parameters
+        What the pipeline made of it, and the parameters that were bound, by dotted names.
+    seconds
+        What assembling took.
+    """
+
+    case: Case
+    scale: float
+    assembly: Assembly
+    parameters: Mapping[str, Any]
+    seconds: float
+
+
+def prepare(case: Case, method: Method, registry: Registry, seed: int = 0) -> Prepared:
+    """Normalise a case, bind a method's settings, and assemble; raises InputError as `reconstruct` does."""
+    pipeline = registry.pipeline(method.pipeline)
+    modality = registry.modality(case.modality)
+    if pipeline.modalities and case.modality not in pipeline.modalities:
+        raise InputError(
+            f"method '{pipeline.name}'", expected=f"a case of {' or '.join(pipeline.modalities)}", got=case.modality,
+            cure=f"methods for {case.modality}: {', '.join(modality.methods)}",
+        )  # fmt: skip
+    arguments, parameters = bind(registry, pipeline, method.settings)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        scale = modality.scale(case)
+        if not 0 < scale < float("inf"):
+            raise InputError(f"scale of case '{case.name}'", expected="a measurement that is not zero", got=scale)
+        inner = case.scaled(scale)
+        if inner.noise_std is None:
+            inner = replace(inner, noise_std=modality.noise_std(inner))
+        began = time.perf_counter()
+        assembly = pipeline.assemble(inner, **arguments)
+        for module in (assembly.problem, assembly.steps):
+            module.to(inner.measurement.device)
+    return Prepared(inner, scale, assembly, parameters, time.perf_counter() - began)
 
 
 def _in_units(watch: Watch, scale: float) -> Watch:

@@ -26,7 +26,7 @@ def check_ranges(registry: Registry, method: Method, ranges: Mapping[str, tuple[
     """Raise InputError where a parameter is unknown or not a real number, or a range is not positive or reversed."""
     pipeline = registry.pipeline(method.pipeline)
     known = {p.name: p for p in pipeline_parameters(registry, pipeline, method.settings)}
-    real = {name for name, p in known.items() if p.annotation is float or float in get_args(p.annotation)}
+    real = {name for name, p in known.items() if p.is_real}
     if not ranges:
         raise InputError("parameters to choose", expected="at least one", got="none")
     for name, (low, high) in ranges.items():
