@@ -32,13 +32,14 @@ def series_class(index: int) -> str:
     return f"s{index % SERIES}" + (" dashed" if index >= SERIES else "")
 
 
-def convergence_svg(results: Sequence[Result]) -> str:
-    """Up to three ``<svg>`` elements, one after the other: relative residual against iterations, against seconds, and
-    the objective minus its best value against iterations, all logarithmic. Empty when no result has a history.
+def convergence_svgs(results: Sequence[Result]) -> dict[str, list[str]]:
+    """Up to three ``<svg>`` elements against iterations and the same against seconds, all logarithmic: the relative
+    residual, the objective above its best value, and the error. ``{"iterations": [...], "seconds": [...]}``, empty
+    lists when no result has a history.
 
     The objective is shown relative to the lowest value that the same method reached, ``(F_k - F_best) / |F_best|``:
-    different methods minimise different objectives. A curve ends in a full dot when it converged, in a ring when it did
-    not; the dashed line is the tolerance where all methods share one.
+    different methods minimise different objectives. The error is ``|x_k - truth| / |truth|``. A curve ends in a full
+    dot when it converged, in a ring when it did not; the dashed line is the tolerance where all methods share one.
 
     Parameters
     ----------
@@ -49,31 +50,42 @@ def convergence_svg(results: Sequence[Result]) -> str:
         float(r.parameters["solver.tolerance"]) for r in results if r.history and "solver.tolerance" in r.parameters
     }
     tolerance = tolerances.pop() if len(tolerances) == 1 else None
-    by_iteration = _curves(results, lambda r: [(h.iteration, h.residual) for h in r.history])
-    by_second = _curves(results, lambda r: [(h.seconds, h.residual) for h in r.history])
-    objectives = _curves(results, _excess)
-    panels = [
-        ("Residual against iterations", "iteration", by_iteration, tolerance),
-        ("Residual against time", "seconds", by_second, tolerance),
-        ("Objective above its best", "iteration", objectives, None),
-    ]
-    return "\n".join(_panel(*panel) for panel in panels if panel[2])
+    drawn = {}
+    for axis, along in (("iterations", _iterations), ("seconds", _seconds)):
+        panels = [
+            (f"Residual against {axis}", _curves(results, along, lambda r: [h.residual for h in r.history]), tolerance),
+            (f"Objective above its best, against {axis}", _curves(results, along, _excess), None),
+            (f"Error against {axis}", _curves(results, along, lambda r: [h.error for h in r.history]), None),
+        ]
+        drawn[axis] = [_panel(title, axis, curves, rule) for title, curves, rule in panels if curves]
+    return drawn
 
 
-def _curves(results: Sequence[Result], points: Callable[[Result], Points]) -> list[_Curve]:
+def _iterations(result: Result) -> list[float]:
+    return [record.iteration for record in result.history]
+
+
+def _seconds(result: Result) -> list[float]:
+    return [record.seconds for record in result.history]
+
+
+def _curves(
+    results: Sequence[Result], along: Callable[[Result], list[float]], of: Callable[[Result], list[float | None]]
+) -> list[_Curve]:
     """The curves that have a point on a logarithmic axis, as deep as `DECADES` below the largest of all."""
-    every = [[(x, y) for x, y in points(r) if 0 < x < math.inf and 0 < y < math.inf] for r in results]
+    every: list[Points] = []
+    for result in results:
+        points = zip(along(result), of(result), strict=True)
+        every.append([(x, y) for x, y in points if y is not None and 0 < x < math.inf and 0 < y < math.inf])
     floor = max((y for curve in every for _, y in curve), default=0.0) / 10**DECADES
     deep = [[(x, y) for x, y in curve if y >= floor] for curve in every]
     return [_Curve(series_class(i), r.method, r.converged, deep[i]) for i, r in enumerate(results) if deep[i]]
 
 
-def _excess(result: Result) -> Points:
-    values = [(h.iteration, h.objective) for h in result.history if h.objective is not None]
-    if not values:
-        return []
-    best = min(value for _, value in values)
-    return [(k, (value - best) / (abs(best) or 1.0)) for k, value in values]
+def _excess(result: Result) -> list[float | None]:
+    values = [record.objective for record in result.history]
+    best = min((value for value in values if value is not None), default=0.0)
+    return [None if value is None else (value - best) / (abs(best) or 1.0) for value in values]
 
 
 class Axis:
@@ -140,4 +152,4 @@ def tick_label(value: float) -> str:
     return power if digit == 1 else f"{digit}·{power}"
 
 
-__all__ = ["Axis", "convergence_svg", "series_class", "tick_label"]
+__all__ = ["Axis", "convergence_svgs", "series_class", "tick_label"]

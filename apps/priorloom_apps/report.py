@@ -10,14 +10,23 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from priorloom.errors import InputError
 from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
 from priorloom.reconstruction import TROUBLE
 
-from .curves import convergence_svg, series_class
+from .curves import convergence_svgs, series_class
+from .pack import pack
 from .pictures import ERROR_COLOURS, error_limit, error_png, grey_png, planes, report_extra
 from .tradeoff import tradeoff_svg
+
+BUDGET = 40 * 2**20
+"""Characters of packed values that a page carries; the cases beyond have static pictures."""
+SCRIPTS = ("values.js", "picture.js", "gestures.js", "readings.js", "viewer.js", "tables.js")
+STYLES = ("report.css", "viewer.css")
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class _Panel:
 
     row: Mapping[str, Any]
     result: Result
+    plane: int
     style: str
     image: str
     error: str | None
@@ -34,18 +44,23 @@ class _Panel:
 
 @dataclass(frozen=True)
 class _Section:
-    """A case, as the template shows it."""
+    """A case, as the template shows it; `shown` is the place of the method that stands beside the truth at first."""
 
     case: Case
     modality: Modality
     facts: Mapping[str, str]
+    shape: tuple[int, ...]
     window: tuple[float, float]
+    presets: Sequence[tuple[str, float, float, str]]
     limit: float | None
+    range: float | None
+    values: str | None
     truth: str | None
     panels: Sequence[_Panel]
-    curves: str
+    curves: Mapping[str, Sequence[str]]
     tradeoff: str
     leader: _Panel | None
+    shown: int
     unfinished: Sequence[str]
     untuned: Sequence[str]
     oracle: Sequence[str]
@@ -58,6 +73,9 @@ def render(
     rows: Sequence[Mapping[str, Any]],
     modalities: Mapping[str, Modality],
     facts: Mapping[str, str],
+    *,
+    summary: Sequence[Any] = (),
+    protocol: str = "",
 ) -> str:
     """The report as one HTML document.
 
@@ -72,6 +90,10 @@ def render(
     facts
         Said about the run, in this order: label -> text (seed, versions, device ...). Two labels are special: "title"
         is the heading, and "command" is shown as the line that reproduces the run.
+    summary
+        Means over the cases, their intervals and paired differences, one for each modality and method.
+    protocol
+        The protocol of the comparison in words.
 
     Raises
     ------
@@ -85,29 +107,94 @@ def render(
     for result in results:
         if (result.case, result.method) not in by_name:
             raise InputError(f"row of '{result.method}' on '{result.case}'", expected="one row a result", got="none")
-    sections = [
-        _section(
-            case, [(r, by_name[r.case, r.method]) for r in results if r.case == case.name], modalities[case.modality]
-        )
-        for case in cases
-    ]
+    sections: list[_Section] = []
+    for case in cases:
+        outcomes = [(r, by_name[r.case, r.method]) for r in results if r.case == case.name]
+        room = BUDGET - sum(len(s.values or "") for s in sections)
+        sections.append(_section(case, outcomes, modalities[case.modality], room))
     environment = Environment(
         loader=PackageLoader("priorloom_apps"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(number=number, plain=plain)
-    script, style = (_template(name) for name in ("report.js", "report.css"))
+    environment.filters.update(number=number, plain=plain, fixed=fixed, key=key)
+    script = '"use strict";\n' + "\n".join(map(_template, SCRIPTS))
     return environment.get_template("report.html.j2").render(
         title=facts.get("title", "Reconstruction comparison"),
         command=facts.get("command"),
         facts={label: text for label, text in facts.items() if label not in ("title", "command")},
         sections=sections,
+        modalities=modalities,
+        summary=list(summary),
+        protocol=protocol,
         trouble=TROUBLE,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        style=style,
-        error_colours=", ".join(f"rgb{colour}" for colour in ERROR_COLOURS),
+        style="\n".join(map(_template, STYLES)),
+        error_colours=ERROR_COLOURS,
     )
+
+
+def _section(
+    case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], modality: Modality, room: int
+) -> _Section:
+    results = [result for result, _ in outcomes]
+    shown = planes(case, results, modality)
+    everything = [*([] if shown.truth is None else [shown.truth]), *shown.images]
+    values = pack(everything) if results else ""
+    errors = [] if shown.truth is None else [image - shown.truth for image in shown.images]
+    limit = error_limit(errors) if errors else None
+    best = _best([row for _, row in outcomes])
+    panels = [
+        _Panel(
+            row=row,
+            result=result,
+            plane=index + len(everything) - len(shown.images),
+            style=series_class(index),
+            image=_uri(grey_png(shown.images[index], *shown.window)),
+            error=None if limit is None else _uri(error_png(errors[index], limit)),
+            best=frozenset(
+                name for name, value in best.items() if row[name] == value and row["converged"] is not False
+            ),
+        )
+        for index, (result, row) in enumerate(outcomes)
+    ]
+    leader = next((p for p in panels if "psnr" in p.best), None)
+    return _Section(
+        case=case,
+        modality=modality,
+        facts=_facts(case, modality),
+        shape=everything[0].shape if everything else (0, 0),
+        window=shown.window,
+        presets=_presets(everything, modality),
+        limit=limit,
+        range=next((row["data_range"] for _, row in outcomes if row["data_range"] is not None), None),
+        values=values if len(values) <= room else None,
+        truth=None if shown.truth is None else _uri(grey_png(shown.truth, *shown.window)),
+        panels=panels,
+        curves=convergence_svgs(results),
+        tradeoff=tradeoff_svg(results),
+        leader=leader,
+        shown=panels.index(leader) if leader else len(panels) - 1,
+        unfinished=[p.result.method for p in panels if p.row["converged"] is False],
+        untuned=[p.result.method for p in panels if p.row["tuned"] == "default" and p.row["parameters"]],
+        oracle=[p.result.method for p in panels if p.row["tuned"] == "oracle"],
+        warnings=[(p.result.method, warning) for p in panels for warning in p.result.warnings],
+    )
+
+
+def _presets(planes: Sequence[NDArray[np.float64]], modality: Modality) -> list[tuple[str, float, float, str]]:
+    """Name, low, high in the modality's units, and an explanation: everything, and the windows that the field uses."""
+    if not planes:
+        return []
+    low, high = min(float(p.min()) for p in planes), max(float(p.max()) for p in planes)
+    presets = [("full range", low, high, "from the smallest to the largest value of all images")] if low < high else []
+    if (reading := modality.reading) is not None:
+        presets += [
+            (name, (below - reading.offset) / reading.factor, (above - reading.offset) / reading.factor,
+             f"{plain(below)} to {plain(above)} {reading.units}")
+            for name, (below, above) in reading.windows.items()
+        ]  # fmt: skip
+    return presets
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -123,6 +210,16 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:.{max(digits - before, 0)}f}".replace("-", "−")
 
 
+def fixed(value: float, digits: int, sign: str = "") -> str:
+    """`value` to `digits` decimals, with the sign of what is positive where `sign` is "+"."""
+    return f"{value:{sign}.{digits}f}".replace("-", "−") if math.isfinite(value) else number(value)
+
+
+def key(value: float | None) -> str:
+    """`value` as the script that sorts reads it; empty for None."""
+    return "" if value is None else repr(float(value)).replace("inf", "Infinity")
+
+
 def plain(value: Any) -> str:
     """A parameter or a fact as text of at most 200 characters; floats to six digits."""
     if isinstance(value, bool):
@@ -133,42 +230,6 @@ def plain(value: Any) -> str:
         value = ", ".join(plain(v) for v in value)
     text = " ".join(str(value).split())
     return text if len(text) <= 200 else text[:199] + "…"
-
-
-def _section(case: Case, outcomes: Sequence[tuple[Result, Mapping[str, Any]]], modality: Modality) -> _Section:
-    shown = planes(case, [result for result, _ in outcomes], modality)
-    errors = [] if shown.truth is None else [image - shown.truth for image in shown.images]
-    limit = error_limit(errors) if errors else None
-    best = _best([row for _, row in outcomes])
-    panels = [
-        _Panel(
-            row=row,
-            result=result,
-            style=series_class(index),
-            image=_uri(grey_png(shown.images[index], *shown.window)),
-            error=None if limit is None else _uri(error_png(errors[index], limit)),
-            best=frozenset(
-                name for name, value in best.items() if row[name] == value and row["converged"] is not False
-            ),
-        )
-        for index, (result, row) in enumerate(outcomes)
-    ]
-    return _Section(
-        case=case,
-        modality=modality,
-        facts=_facts(case, modality),
-        window=shown.window,
-        limit=limit,
-        truth=None if shown.truth is None else _uri(grey_png(shown.truth, *shown.window)),
-        panels=panels,
-        curves=convergence_svg([result for result, _ in outcomes]),
-        tradeoff=tradeoff_svg([result for result, _ in outcomes]),
-        leader=next((p for p in panels if "psnr" in p.best), None),
-        unfinished=[p.result.method for p in panels if p.row["converged"] is False],
-        untuned=[p.result.method for p in panels if p.row["tuned"] == "default" and p.row["parameters"]],
-        oracle=[p.result.method for p in panels if p.row["tuned"] == "oracle"],
-        warnings=[(p.result.method, warning) for p in panels for warning in p.result.warnings],
-    )
 
 
 def _best(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,7 +22,7 @@ from priorloom.space import Space
 from priorloom_apps.report import render
 
 FACTS = {"title": "Two & two", "command": "priorloom compare --seed 3", "seed": "3", "versions": "torch 2.13.0"}
-HISTORY = tuple(Record(k, 0.5**k, 2.0 + 0.3**k, 0.01 * k) for k in range(1, 9))
+HISTORY = tuple(Record(k, 0.5**k, 2.0 + 0.3**k, 0.01 * k, 0.9**k) for k in range(1, 9))
 
 
 def modality(name: str = "ct", units: str = "1/mm") -> Modality:
@@ -86,6 +87,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.text = ""
         self.raw: dict[str, str] = {"script": "", "style": ""}
+        self.values: list[str] = []
         self.rows: list[list[str]] = []
         self._inside = ""
         self.feed(source)
@@ -93,7 +95,8 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attributes)))
-        self._inside = tag
+        held = tag == "script" and dict(attributes).get("type")  # a block of data, never executed
+        self._inside = "values" if held else tag
         if tag == "tr":
             self.rows.append([])
         elif tag in ("td", "th"):
@@ -107,6 +110,9 @@ class Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._inside in self.raw:
             self.raw[self._inside] += data
+            return
+        if self._inside == "values":
+            self.values.append(data)
             return
         self.text += data
         if self.rows and self.rows[-1]:
@@ -130,6 +136,12 @@ def pixels(png: bytes) -> np.ndarray[Any, Any]:
     with Image.open(io.BytesIO(png)) as image:
         assert image.format == "PNG"
         return np.asarray(image)
+
+
+def unpacked(text: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Packed values by their definition: base64, zlib, and the four bytes of each float32 one count apart."""
+    shuffled = np.frombuffer(zlib.decompress(base64.b64decode(text, validate=True)), np.uint8)
+    return shuffled.reshape(4, -1).T.copy().view("<f4").reshape(shape)
 
 
 def timed(of: Case, method: str, kind: str, seconds: float, psnr: float, **changes: Any) -> Result:

@@ -9,58 +9,79 @@ import numpy as np
 import pytest
 
 from priorloom.solve import Record
-from priorloom_apps.curves import SERIES, convergence_svg
+from priorloom_apps.curves import SERIES, convergence_svgs
 from priorloom_apps.tradeoff import tradeoff_svg
 
 from .pages import case, result, timed
 
+AXES = ("iterations", "seconds")
+
 
 def test_curves_have_a_panel_for_each_question_and_a_ring_when_unconverged() -> None:
     disc = case()
-    svg = convergence_svg([result(disc, "fast"), result(disc, "<slow>", converged=False)])
-    panels = list(ElementTree.fromstring(f"<p>{svg}</p>"))
-    assert [p.attrib["aria-label"] for p in panels] == [
-        "Residual against iterations", "Residual against time", "Objective above its best",
-    ]  # fmt: skip
-    assert svg.count("&lt;slow&gt;") == 3
-    assert [len(re.findall(f'class="{end}"', svg)) for end in ("full", "open")] == [3, 3]
-    assert svg.count('class="rule"') == 2  # both have one tolerance
+    drawn = convergence_svgs([result(disc, "fast"), result(disc, "<slow>", converged=False)])
+    assert tuple(drawn) == AXES
+    for axis, panels in drawn.items():
+        assert [ElementTree.fromstring(panel).attrib["aria-label"] for panel in panels] == [
+            f"Residual against {axis}", f"Objective above its best, against {axis}", f"Error against {axis}",
+        ]  # fmt: skip
+        svg = "".join(panels)
+        assert svg.count("&lt;slow&gt;") == 3
+        assert [len(re.findall(f'class="{end}"', svg)) for end in ("full", "open")] == [3, 3]
+        assert svg.count('class="rule"') == 1  # both have one tolerance of the residual
 
 
-def test_a_geometric_residual_is_a_straight_line_between_the_axes() -> None:
-    history = tuple(Record(10**k, 0.1**k, None, 0.1 * 10**k) for k in range(5))
-    svg = convergence_svg([result(case(), "m", history=history, parameters={})])
-    lines = re.findall(r'<polyline points="([^"]+)"', svg)
-    assert len(lines) == 2  # no objective, no third panel
-    points = np.array([[float(v) for v in p.split(",")] for p in lines[0].split()])
-    steps = np.diff(points, axis=0)
-    assert np.abs(steps - steps[0]).max() <= 0.11
-    assert np.all(steps > 0)  # to the right, and down
+def points(panel: str) -> np.ndarray:
+    """The places of the one curve of a panel."""
+    (line,) = re.findall(r'<polyline points="([^"]+)"', panel)
+    return np.array([[float(v) for v in p.split(",")] for p in line.split()])
+
+
+def test_geometric_curves_are_straight_lines_between_the_axes() -> None:
+    history = tuple(Record(10**k, 0.1**k, None, 0.1 * 10**k, 0.5**k) for k in range(5))
+    drawn = convergence_svgs([result(case(), "m", history=history, parameters={})])
+    for axis in AXES:
+        assert len(drawn[axis]) == 2  # no objective, no third panel
+        for panel in drawn[axis]:
+            steps = np.diff(points(panel), axis=0)
+            assert np.abs(steps - steps[0]).max() <= 0.11
+            assert np.all(steps > 0)  # to the right, and down
+
+
+def grid(panel: str, anchor: str) -> dict[str | None, float]:
+    """Where the ticks of the axis are: "end" for the left one, "middle" for the lower one."""
+    texts = ElementTree.fromstring(panel).findall(f"text[@text-anchor='{anchor}']")
+    return {t.text: float(t.attrib["y"]) - 4 if anchor == "end" else float(t.attrib["x"]) for t in texts}
 
 
 def test_objective_curve_is_relative_to_its_own_best() -> None:
     history = tuple(Record(k, 1.0, value, k) for k, value in ((1, 30.0), (10, 11.0), (100, 10.0)))
-    svg = convergence_svg([result(case(), "m", history=history)])
-    panel = list(ElementTree.fromstring(f"<p>{svg}</p>"))[2]
-    line = panel.find(".//polyline")
-    assert line is not None
-    heights = [float(p.split(",")[1]) for p in line.attrib["points"].split()]
-    grid = {t.text: float(t.attrib["y"]) - 4 for t in panel.findall("text[@text-anchor='end']")}
+    panel = convergence_svgs([result(case(), "m", history=history)])["iterations"][1]
+    heights = points(panel)[:, 1]
     assert len(heights) == 2  # the best itself is zero
-    assert heights[0] == pytest.approx(grid["2"], abs=0.1)  # (30 - 10) / 10
-    assert heights[1] == pytest.approx(grid["0.1"], abs=0.1)  # (11 - 10) / 10
+    assert heights[0] == pytest.approx(grid(panel, "end")["2"], abs=0.1)  # (30 - 10) / 10
+    assert heights[1] == pytest.approx(grid(panel, "end")["0.1"], abs=0.1)  # (11 - 10) / 10
+
+
+def test_error_curve_stands_at_its_values_against_its_seconds() -> None:
+    history = (Record(1, 1.0, None, 0.5, 1.0), Record(2, 1.0, None, 2.0, None), Record(3, 1.0, None, 5.0, 0.1))
+    panel = convergence_svgs([result(case(), "m", history=history)])["seconds"][1]
+    across, up = grid(panel, "middle"), grid(panel, "end")
+    expected = [(across["0.5"], up["1"]), (across["5"], up["0.1"])]  # what has no error has no point
+    assert np.abs(points(panel) - expected).max() <= 0.1
 
 
 def test_without_a_history_there_is_no_curve_and_zero_values_are_left_out() -> None:
-    assert convergence_svg([result(case(), "direct", history=())]) == ""
+    nothing = {"iterations": [], "seconds": []}
+    assert convergence_svgs([result(case(), "direct", history=())]) == nothing
     history = (Record(1, 0.0, 0.0, 0.0), Record(2, 0.0, 0.0, 0.0))
-    assert convergence_svg([result(case(), "exact", history=history)]) == ""
-    single = convergence_svg([result(case(), "one", history=(Record(1, 0.5, None, 0.2),), parameters={})])
-    assert "nan" not in single
+    assert convergence_svgs([result(case(), "exact", history=history)]) == nothing
+    single = convergence_svgs([result(case(), "one", history=(Record(1, 0.5, None, 0.2),), parameters={})])
+    assert "nan" not in str(single)
 
 
 def test_the_ninth_curve_is_dashed() -> None:
-    svg = convergence_svg([result(case(), f"m{i}") for i in range(SERIES + 1)])
+    svg = "".join(convergence_svgs([result(case(), f"m{i}") for i in range(SERIES + 1)])["iterations"])
     assert svg.count('class="curve s0"') == svg.count('class="curve s0 dashed"') == 3
 
 

@@ -7,6 +7,7 @@ import builtins
 import hashlib
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,16 +15,16 @@ import pytest
 import torch
 
 from priorloom.errors import InputError
+from priorloom.modality import Reading
 from priorloom.pipeline import Learned
+from priorloom_apps import report
 from priorloom_apps.output import row as output_row
-from priorloom_apps.pictures import (
-    ERROR_COLOURS,
-    overview_png,
-)
+from priorloom_apps.pack import pack
+from priorloom_apps.pictures import ERROR_COLOURS, overview_png
 from priorloom_apps.present import notes
 from priorloom_apps.report import number, plain, render
 
-from .pages import FACTS, MODALITIES, Page, case, document, result, row, timed
+from .pages import FACTS, MODALITIES, Page, case, document, result, row, timed, unpacked
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,7 @@ def test_report_asks_nothing_of_the_network(page: Page) -> None:
             value = attributes.get(name)
             assert value is None or value.startswith(("data:image/png;base64,", "#")), (tag, name)
         assert not any(name.startswith("on") for name in attributes)
-        assert all(
-            u.startswith("data:image/png;base64,") for u in re.findall(r"url\(([^)]*)\)", attributes.get("style") or "")
-        )
+        assert "url(" not in (attributes.get("style") or "")
     assert "@import" not in page.raw["style"]
     assert "url(" not in page.raw["style"]
     assert not re.search(r"https?:|fetch|XMLHttpRequest|import", page.raw["script"])
@@ -111,6 +110,83 @@ def test_pictures_show_one_window_and_one_error_scale(page: Page) -> None:
     assert "±0.200 1/mm" in page.text
 
 
+def test_the_page_carries_the_very_values(page: Page) -> None:
+    truth = torch.linspace(0, 1, 48).reshape(6, 8)
+    disc, brain = page.values
+    expected = torch.stack([truth, truth + 0.1, truth + 0.05, truth - 0.2])
+    assert unpacked(disc, (4, 6, 8)).tobytes() == expected.numpy().tobytes()
+    measured = truth * torch.exp(0.5j * truth)
+    magnitudes = torch.stack([measured.abs(), (measured + 0.1).abs()])
+    assert unpacked(brain, (2, 6, 8)).tobytes() == magnitudes.numpy().tobytes()
+
+
+def test_values_are_packed_bit_for_bit(generator: torch.Generator) -> None:
+    odd = torch.tensor([[0.0, -0.0, 1e-45, -3.4e38], [1 / 3, 1e-38, float("inf"), 2.0**-126]])
+    noise = torch.randn(2, 4, generator=generator)
+    planes = [p.double().numpy() for p in (odd, noise)]
+    assert unpacked(pack(planes), (2, 2, 4)).tobytes() == torch.stack([odd, noise]).numpy().tobytes()
+    with pytest.raises(InputError, match="planes to pack: expected at least one"):
+        pack([])
+    with pytest.raises(InputError, match="all of one shape"):
+        pack([planes[0], planes[1][:1]])
+
+
+def test_values_of_a_smooth_image_take_less_than_four_bytes_a_pixel() -> None:
+    rows, columns = np.mgrid[:128, :128]
+    smooth = np.exp(-((rows - 50) ** 2 + (columns - 70) ** 2) / 900)
+    assert len(pack([smooth])) < 3.6 * smooth.size  # base64 alone makes 5.3 of 4
+
+
+def test_a_page_that_would_be_too_large_keeps_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    disc, later = case("disc"), case("later")
+    monkeypatch.setattr(report, "BUDGET", len(pack([np.linspace(0, 1, 48).reshape(6, 8)] * 2)) + 300)
+    page = Page(document([disc, later], [result(disc, "fbp"), result(later, "fbp")]))
+    assert len(page.values) == 1
+    assert page.text.count("too large to carry its values") == 1
+    assert "fbp on later" in page.images()
+
+
+def test_windows_in_use_are_presets_in_the_units_of_the_image() -> None:
+    reading = Reading("HU", 50000.0, -1000.0, {"<lung>": (-1350, 150)})
+    disc = case()
+    html = render(
+        [disc], [result(disc, "fbp")], [row(result(disc, "fbp"))],
+        {"ct": replace(MODALITIES["ct"], reading=reading)}, FACTS,
+    )  # fmt: skip
+    options = [a for t, a in Page(html).tags if t == "option" and "data-low" in a]
+    shown = [(float(a["data-low"] or ""), float(a["data-high"] or "")) for a in options]
+    assert shown[1] == pytest.approx((0.0, 1.1))  # full range: the truth, and what lies 0.1 above it
+    assert shown[2] == pytest.approx((-0.007, 0.023))  # (-1350 + 1000) / 50000, (150 + 1000) / 50000
+    assert options[2]["title"] == "-1350 to 150 HU"
+    assert "&lt;lung&gt;" in html
+
+
+def test_means_over_the_cases_stand_with_interval_worst_case_and_difference() -> None:
+    def over(method: str, psnr: float, difference: Any) -> Any:
+        mean = {"psnr": psnr, "ssim": 0.9, "nmse": 0.01}
+        low, high, worst = ({name: f * v for name, v in mean.items()} for f in (0.9, 1.1, 0.8))
+        return SimpleNamespace(
+            modality="ct", method=method, cases=20, subjects=4, mean=mean, low=low, high=high, worst=worst,
+            worst_case="slice-7", difference=difference,
+        )  # fmt: skip
+
+    paired = SimpleNamespace(reference="fbp", mean=-1.5, low=-2.0, high=-1.0, wins=3, cases=20)
+    disc = case()
+    made = result(disc, "fbp")
+    html = render(
+        [disc], [made], [row(made)], MODALITIES, FACTS, summary=[over("fbp", 30.0, None), over("<tv>", 28.5, paired)],
+        protocol="Tuned on <other> subjects.",
+    )  # fmt: skip
+    page = Page(html)
+    assert page.cells("<tv>") == [
+        "<tv>", "28.50[25.65, 31.35]", "22.80slice-7", "0.9000[0.8100, 0.9900]", "0.0100[0.00900, 0.0110]",
+        "−1.50[−2.00, −1.00]", "3 of 20",
+    ]  # fmt: skip
+    assert page.cells("fbp")[5:7] == ["–", "–"]
+    for text in ("20 cases of 4 subjects", "Tuned on <other> subjects.", "95 % bootstrap interval"):
+        assert text in page.text
+
+
 def test_names_and_values_are_escaped() -> None:
     hostile = "<script>alert(1)</script>"
     disc = replace(case(), metadata={hostile: hostile})
@@ -121,7 +197,8 @@ def test_names_and_values_are_escaped() -> None:
     )
     page = Page(html)
     assert hostile not in html
-    assert [tag for tag, _ in page.tags].count("script") == 1
+    scripts = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    assert scripts == ["application/octet-stream", None]  # the values, and the one that runs
     assert "alert" not in page.raw["script"]
     assert hostile in page.text
 

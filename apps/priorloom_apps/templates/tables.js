@@ -1,5 +1,6 @@
-"use strict";
-for (const table of document.querySelectorAll("table")) {
+// A click on the head of a column sorts the table by it, again the other way round.
+
+for (const table of document.querySelectorAll("table.sortable")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
     const up = head.getAttribute("aria-sort") !== "ascending";
@@ -16,9 +17,4 @@ for (const table of document.querySelectorAll("table")) {
     };
     table.tBodies[0].append(...[...table.tBodies[0].rows].sort((a, b) => compare(key(a), key(b))));
   }));
-}
-for (const zoom of document.querySelectorAll(".zoom")) {
-  zoom.hidden = false;
-  zoom.lastElementChild.addEventListener("input", (event) =>
-    zoom.closest(".case").style.setProperty("--tile", event.target.value + "px"));
 }
