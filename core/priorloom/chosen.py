@@ -23,6 +23,8 @@ _LOG = logging.getLogger(__name__)
 
 Rule = Literal["discrepancy", "cases"]
 RULES: tuple[Rule, ...] = ("cases", "discrepancy")
+Searched = tuple[float, float] | tuple[str, ...]
+"""What is tried of one parameter: the ends of a range, or words."""
 SCHEMA = 1
 """Version of the file."""
 
@@ -34,14 +36,14 @@ class Trial:
     Parameters
     ----------
     settings
-        The values of the parameters that were searched, by dotted names.
+        The values of the parameters that were searched, by dotted names: numbers or words.
     figures
         The measure for each case; None where the iteration left no image.
     remarks
         By case: "diverged", "cycling", "growing" or "not converged"; absent where there is nothing to say.
     """
 
-    settings: Mapping[str, float]
+    settings: Mapping[str, Any]
     figures: Mapping[str, float | None]
     remarks: Mapping[str, str] = field(default_factory=dict)
 
@@ -67,18 +69,21 @@ class TuningCase:
         Those of the case.
     measurement, truth
         SHA-256 of the values with their type and shape, hexadecimal; the truth's is None where there is none.
+    subject
+        Whom the case shows; None where that is not known.
     """
 
     name: str
     modality: str
     measurement: str
     truth: str | None
+    subject: str | None = None
 
     @classmethod
     def of(cls, case: Case) -> TuningCase:
         """What identifies `case`."""
         truth = None if case.truth is None else digest(case.truth)
-        return cls(case.name, case.modality, digest(case.measurement), truth)
+        return cls(case.name, case.modality, digest(case.measurement), truth, case.subject)
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Chosen:
     settings
         All its settings: those it had before, and the chosen ones.
     ranges
-        Which parameters were searched, each from its lowest to its highest value.
+        Which parameters were searched, each from its lowest to its highest value, or which words were tried.
     rule, measure
         "discrepancy" or "cases"; what the figures of the trials are.
     budget, used
@@ -110,7 +115,7 @@ class Chosen:
     pipeline: str
     label: str | None
     settings: Mapping[str, Any]
-    ranges: Mapping[str, tuple[float, float]]
+    ranges: Mapping[str, Searched]
     rule: Rule
     measure: str
     budget: int
@@ -190,16 +195,25 @@ def _from_json(raw: Any) -> Chosen:
         raise ValueError(f"schema {raw['schema']}")
     if raw["rule"] not in RULES:
         raise ValueError(f"rule {raw['rule']!r}")
-    cases = tuple(TuningCase(c["name"], c["modality"], c["measurement"], c["truth"]) for c in raw["cases"])
+    cases = tuple(
+        TuningCase(c["name"], c["modality"], c["measurement"], c["truth"], c.get("subject")) for c in raw["cases"]
+    )
     if not cases:
         raise ValueError("no cases")
     settings = {str(k): v for k, v in raw["settings"].items()}
-    ranges = {str(k): (float(low), float(high)) for k, (low, high) in raw["ranges"].items()}
+    ranges = {str(k): _searched(v) for k, v in raw["ranges"].items()}
     trials = tuple(Trial(t["settings"], t["figures"], t["remarks"]) for t in raw["trials"])
     return Chosen(
         str(raw["pipeline"]), raw["label"], settings, ranges, raw["rule"], str(raw["measure"]), int(raw["budget"]),
         int(raw["used"]), trials, cases, int(raw["seed"]), tuple(str(w) for w in raw["warnings"]),
     )  # fmt: skip
+
+
+def _searched(raw: Any) -> Searched:
+    if raw and all(isinstance(word, str) for word in raw):
+        return tuple(raw)
+    low, high = raw
+    return float(low), float(high)
 
 
 def apply_chosen(
@@ -256,10 +270,12 @@ def _check_cases(record: Chosen, compared: Iterable[TuningCase]) -> None:
     for case in compared:
         for seen in record.cases:
             same = case.measurement == seen.measurement or (case.truth is not None and case.truth == seen.truth)
-            if same:
+            if same or (case.subject is not None and case.subject == seen.subject):
+                got = f"tuning case '{seen.name}'" + ("" if same else f", which shows the same subject {case.subject}")
                 raise InputError(f"case '{case.name}'", expected=f"one that '{method}' was not tuned on",
-                                 got=f"tuning case '{seen.name}'", cure="tune on other cases")  # fmt: skip
-            if (case.name, case.modality) == (seen.name, seen.modality):
+                                 got=got, cure="tune on other cases")  # fmt: skip
+            unknown = None in (case.subject, seen.subject)
+            if unknown and (case.name, case.modality) == (seen.name, seen.modality):
                 _LOG.warning("priorloom: case '%s' has the name of a tuning case of '%s' and other data; whether it "
                              "shows the same subject is not known", case.name, method)  # fmt: skip
 
