@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from .binding import bind, pipeline_parameters
+from .binding import pipeline_parameters
 from .comparison import default_methods
 from .errors import InputError, PluginError, did_you_mean, unique
 from .loading import read_case
 from .modality import Case
+from .multiples import check_settings, multiple_settings
 from .parameters import validate
 from .reconstruction import Method
 from .registry import Registry, guarded
@@ -196,14 +197,14 @@ def make_methods(plan: Plan, registry: Registry, modalities: Sequence[str]) -> d
             used |= {f"{method.name}.{k}" for k in mine}
             merged = {**method.settings, **mine}
             parameters = pipeline_parameters(registry, pipeline, {**plan.settings, **merged})
-            names = {p.name for p in parameters} | rule_settings(parameters)
+            names = {p.name for p in parameters} | rule_settings(parameters) | multiple_settings(parameters)
             known |= names
             shared = {k: v for k, v in plan.settings.items() if k in names and k not in mine}
             used |= set(shared)
             everything = {**method.settings, **shared, **mine}
             chosen_settings, rule = split_rule(everything, parameters, f"method '{method.name}'")
             # Every row is checked before the first one runs.
-            arguments, _ = bind(registry, pipeline, chosen_settings)
+            arguments = check_settings(registry, pipeline, chosen_settings)
             for slot in arguments.values():
                 if isinstance(slot, ModelSlot):
                     slot.card(modality)

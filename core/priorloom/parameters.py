@@ -26,6 +26,8 @@ class _Absent:
 REQUIRED: Any = _Absent("required")
 AUTOMATIC: Any = _Absent("automatic")
 """In the place of a default: the user must give a value, or the method chooses one."""
+TIMES = ".times"
+"""After the name of a parameter: the setting that is a multiple of what the method chooses by itself."""
 
 
 @dataclass(frozen=True)

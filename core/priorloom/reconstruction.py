@@ -20,6 +20,7 @@ from .errors import DivergenceError, InputError
 from .metrics import metrics
 from .modality import Case, slug
 from .monitor import Monitor
+from .multiples import resolve_multiples
 from .pipeline import Assembly, Certificate, Choice, Pipeline, Result
 from .registry import Registry
 from .rule import Rule
@@ -192,7 +193,6 @@ def prepare(case: Case, method: Method, registry: Registry, seed: int = 0) -> Pr
             f"method '{pipeline.name}'", expected=f"a case of {' or '.join(pipeline.modalities)}", got=case.modality,
             cure=f"methods for {case.modality}: {', '.join(modality.methods)}",
         )  # fmt: skip
-    arguments, parameters = bind(registry, pipeline, method.settings)
     torch.manual_seed(seed)
     with torch.no_grad():
         scale = modality.scale(case)
@@ -201,11 +201,14 @@ def prepare(case: Case, method: Method, registry: Registry, seed: int = 0) -> Pr
         inner = case.scaled(scale)
         if inner.noise_std is None:
             inner = replace(inner, noise_std=modality.noise_std(inner))
+        settings, multiples = resolve_multiples(inner, pipeline, method.settings, registry)
+        arguments, parameters = bind(registry, pipeline, settings)
+        torch.manual_seed(seed)  # whatever the multiples took
         began = time.perf_counter()
         assembly = pipeline.assemble(inner, **arguments)
         for module in (assembly.problem, assembly.steps):
             module.to(inner.measurement.device)
-    return Prepared(inner, scale, assembly, parameters, time.perf_counter() - began)
+    return Prepared(inner, scale, assembly, {**parameters, **multiples}, time.perf_counter() - began)
 
 
 def _in_units(watch: Watch, scale: float) -> Watch:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from .errors import InputError, did_you_mean
-from .parameters import Parameter
+from .parameters import TIMES, Parameter
 
 RuleName = Literal["discrepancy", "lcurve", "gcv", "sure", "oracle", "tuned"]
 RULES: tuple[RuleName, ...] = get_args(RuleName)
@@ -75,7 +75,7 @@ def split_rule(
         flat |= {f"{key}.{part}": v for part, v in value.items()} if nested else {key: value}
     rules: list[Rule] = []
     for name in real:
-        inside = {k.removeprefix(f"{name}."): k for k in flat if k.startswith(f"{name}.")}
+        inside = {k.removeprefix(f"{name}."): k for k in flat if k.startswith(f"{name}.") and k != f"{name}{TIMES}"}
         if not inside:
             continue
         stated: dict[str, Any] = {}
@@ -86,7 +86,7 @@ def split_rule(
         if "rule" not in stated:
             raise InputError(f"'{name}.{next(iter(stated))}' of {owner}", expected=f"a rule, '{name}.rule'", got="none",
                              cure=f"rules: {', '.join(RULES)}")  # fmt: skip
-        if name in flat:
+        if name in flat or f"{name}{TIMES}" in flat:
             raise InputError(f"'{name}' of {owner}", expected="a value or a rule", got="both", cure="leave one out")
         rules.append(Rule(stated.pop("rule"), name, **stated))
     if len(rules) > 1:
