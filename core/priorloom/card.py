@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,6 +13,7 @@ from pydantic import Field, FiniteFloat, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from .errors import InputError
+from .files import read_bounded
 
 CARD_FILE, WEIGHTS_FILE = "card.json", "model.safetensors"
 CARD_LIMIT = 2**20
@@ -282,7 +281,7 @@ def read_card(folder: Path) -> Card:
         Not there, a link, too large, or not a card.
     """
     path = folder / CARD_FILE
-    content = read_bounded(path, CARD_LIMIT)
+    content = read_bounded(path, CARD_LIMIT, "a file of a trained model")
     try:
         return pydantic.TypeAdapter(Card).validate_json(content, strict=True)
     except pydantic.ValidationError as error:
@@ -293,23 +292,6 @@ def read_card(folder: Path) -> Card:
         ) from error
     except RecursionError as error:
         raise InputError(str(path), expected="a model card", got="too many levels") from error
-
-
-def read_bounded(path: Path, limit: int) -> bytes:
-    """The content of a regular file that is no link, of at most `limit` bytes; its size is looked at first."""
-    try:
-        # O_NONBLOCK: a named pipe must not be waited for.
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(handle, "rb") as file:
-            facts = os.fstat(file.fileno())
-            if not stat.S_ISREG(facts.st_mode):
-                raise InputError(str(path), expected="a file", got="a directory or a device")
-            if facts.st_size > limit:
-                raise InputError(str(path), expected=f"at most {limit} bytes", got=facts.st_size)
-            return file.read(limit)
-    except OSError as error:
-        got = "a link" if path.is_symlink() else error.strerror
-        raise InputError(str(path), expected="a file of a trained model", got=got) from error
 
 
 def ranges(descriptions: Iterable[Mapping[str, float | str]]) -> dict[str, Range]:

@@ -1,12 +1,13 @@
-"""Writing files: each appears whole or not at all, and an older one is never destroyed by a kill."""
+"""Files: written whole or not at all, so that a kill never destroys an older one; and read with a bound."""
 
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-from .errors import OutputError
+from .errors import InputError, OutputError
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -49,6 +50,29 @@ def check_writable(folder: Path) -> None:
             pass
     except OSError as error:
         raise _refused(folder, error) from error
+
+
+def read_bounded(path: Path, limit: int, expected: str) -> bytes:
+    """The content of a regular file that is no link, of at most `limit` bytes; its size is looked at first.
+
+    Raises
+    ------
+    InputError
+        It is not there, cannot be read, or is something else; `expected` says what it should be, in words.
+    """
+    try:
+        # O_NONBLOCK: a named pipe must not be waited for.
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise InputError(str(path), expected="a file", got="a directory or a device")
+            if facts.st_size > limit:
+                raise InputError(str(path), expected=f"at most {limit} bytes", got=facts.st_size)
+            return file.read(limit)
+    except OSError as error:
+        got = "a link" if path.is_symlink() else error.strerror
+        raise InputError(str(path), expected=expected, got=got) from error
 
 
 def _refused(path: Path, error: OSError) -> OutputError:

@@ -51,7 +51,7 @@ def read_case(
     if not path.is_file():
         raise ReaderError(f"input {path}", expected="a file", got="a directory or a device")
     chosen = dict(options or {})
-    reader = _find(path, registry, chosen.pop("reader", None))
+    reader = find_reader(path, registry, chosen.pop("reader", None))
     owner = f"reader '{reader.name}'"
     prefixed = {f"input.{name}": value for name, value in chosen.items()}
     arguments = validate(signature_parameters(reader.read, 1, owner, "input."), prefixed, owner)
@@ -93,7 +93,14 @@ def describe(operator: LinearOperator) -> str:
     return f"{type(operator).__name__}: {a} -> {b}"
 
 
-def _find(path: Path, registry: Registry, forced: object) -> Reader:
+def find_reader(path: Path, registry: Registry, forced: object) -> Reader:
+    """The reader that recognises a file, or the one that is named.
+
+    Raises
+    ------
+    ReaderError
+        No reader recognises it.
+    """
     if forced is not None:
         if not isinstance(forced, str):
             raise InputError("input.reader", expected="the name of a reader", got=repr(forced))

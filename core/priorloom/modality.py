@@ -121,6 +121,9 @@ class Reader:
         Whether the file is of this format, by a cheap look at its content; called for claimed suffixes only.
     read
         ``read(path, *, ...) -> Scan``; its keyword-only arguments are the options ``input.*``. Raises only ReaderError.
+    companions
+        Endings of files that belong together, such as ``.hdr`` and ``.cfl``: where a file has one of them, the files of
+        its name with the others are part of the data.
     """
 
     name: str
@@ -128,6 +131,7 @@ class Reader:
     suffixes: tuple[str, ...]
     recognises: Callable[[Path], bool]
     read: Callable[..., Scan]
+    companions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,11 @@ from .card import (
     Numbers,
     StoredType,
     TensorFacts,
-    read_bounded,
     read_card,
     to_json,
 )  # fmt: skip
 from .errors import InputError, OutputError, did_you_mean
-from .files import write_atomic
+from .files import read_bounded, write_atomic
 from .operator import LinearOperator
 from .space import Space
 from .unrolled import Unrolled
@@ -232,7 +231,7 @@ def _check_numbers(card: Card, operator: LinearOperator) -> None:
 
 def _checked_content(path: Path, card: Card) -> bytes:
     """The bytes of the file: their number, what they begin with, and their hash are as they must be."""
-    content = read_bounded(path, SIZE_LIMIT)
+    content = read_bounded(path, SIZE_LIMIT, "a file of a trained model")
     what = f"weights {path}"
     header = int.from_bytes(content[:8], "little")
     if not 2 <= header <= min(_HEADER_LIMIT, len(content) - 8) or content[8:9] != b"{":

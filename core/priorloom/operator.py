@@ -76,6 +76,9 @@ class LinearOperator(nn.Module):
     has_double: ClassVar[bool] = True
     """Whether the operator's own code computes in double precision after ``.double()``."""
 
+    timed: bool = False
+    """Whether how it computes is chosen by timing, so that the last digits may differ from run to run."""
+
     def __init__(self, domain: Space, range: Space) -> None:
         super().__init__()
         self.domain = domain

@@ -44,6 +44,7 @@ class RayTransform(LinearOperator):
         super().__init__(Space(geometry.image_shape), Space((geometry.views, geometry.detectors)))
         self.geometry = geometry
         self.wanted_plan = plan
+        self.timed = plan == "measured"
         # Tells the device before there are weights.
         self.register_buffer("angles", torch.deg2rad(torch.tensor(geometry.angles_deg)), persistent=False)
         self._plan: Plan | None = None

@@ -36,7 +36,8 @@ KERNEL = 6
 
 def bart() -> Reader:
     """The reader of BART files."""
-    return Reader("bart", "BART .cfl/.hdr: Cartesian k-space of one slice", (".cfl", ".hdr"), _recognises, read)
+    pair = (".cfl", ".hdr")
+    return Reader("bart", "BART .cfl/.hdr: Cartesian k-space of one slice", pair, _recognises, read, companions=pair)
 
 
 def read(
