@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.table import Table
 
 from priorloom.choice import MEASURES, Measure, by_discrepancy, on_cases
-from priorloom.chosen import RULES, Chosen, Rule, Trial
+from priorloom.chosen import RECORDS, Chosen, ChosenBy, Trial
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError, did_you_mean
 from priorloom.files import check_writable, write_atomic
@@ -102,13 +102,13 @@ class _Progress:
         print(f"[{self.done}/{self.runs}] {values}: {_number(trial.mean)}", file=sys.stderr, flush=True)
 
 
-def _rule(rule: str, measure: str | None) -> Rule:
-    for known in RULES:
+def _rule(rule: str, measure: str | None) -> ChosenBy:
+    for known in RECORDS:
         if rule == known:
             if known == "discrepancy" and measure is not None:
                 raise InputError("--measure", expected="the rule cases", got=f"the rule {rule}", cure="leave it out")
             return known
-    raise InputError(f"unknown rule '{rule}'", cure=did_you_mean(rule, RULES))
+    raise InputError(f"unknown rule '{rule}'", cure=did_you_mean(rule, RECORDS))
 
 
 def _measure(measure: str | None) -> Measure:

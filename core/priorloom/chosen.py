@@ -9,20 +9,22 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from .binding import bind
 from .errors import InputError
 from .modality import Case
+from .multiples import check_settings
+from .pipeline import Choice
 from .reconstruction import TROUBLE, Method
 from .registry import Registry
 
 _LOG = logging.getLogger(__name__)
 
-Rule = Literal["discrepancy", "cases"]
-RULES: tuple[Rule, ...] = ("cases", "discrepancy")
+ChosenBy = Literal["cases", "discrepancy", "lcurve", "gcv", "sure", "oracle"]
+"""On tuning cases, or on one case by a rule (`priorloom.rule`)."""
+RECORDS: tuple[ChosenBy, ...] = get_args(ChosenBy)
 Searched = tuple[float, float] | tuple[str, ...]
 """What is tried of one parameter: the ends of a range, or words."""
 SCHEMA = 1
@@ -40,12 +42,15 @@ class Trial:
     figures
         The measure for each case; None where the iteration left no image.
     remarks
-        By case: "diverged", "cycling", "growing" or "not converged"; absent where there is nothing to say.
+        By case: "diverged", "cycling", "growing", "refused" or "not converged"; absent where there is nothing to say.
+    facts
+        What the figure is made of, for rules that look at one case.
     """
 
     settings: Mapping[str, Any]
     figures: Mapping[str, float | None]
     remarks: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mean(self) -> float | None:
@@ -99,7 +104,7 @@ class Chosen:
     ranges
         Which parameters were searched, each from its lowest to its highest value, or which words were tried.
     rule, measure
-        "discrepancy" or "cases"; what the figures of the trials are.
+        "cases", or the name of a `priorloom.rule.Rule`; what the figures of the trials are.
     budget, used
         How many runs of the method were allowed, and done.
     trials
@@ -110,13 +115,15 @@ class Chosen:
         The seed of every run.
     warnings
         Why the choice may be worse than the rule promises, one sentence each.
+    seconds
+        What the search took; not in the file, which is the same for the same seed.
     """
 
     pipeline: str
     label: str | None
     settings: Mapping[str, Any]
     ranges: Mapping[str, Searched]
-    rule: Rule
+    rule: ChosenBy
     measure: str
     budget: int
     used: int
@@ -124,11 +131,25 @@ class Chosen:
     cases: tuple[TuningCase, ...]
     seed: int = 0
     warnings: tuple[str, ...] = ()
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def method(self) -> Method:
-        """The method with the chosen settings, marked as tuned."""
-        return Method(self.pipeline, dict(self.settings), self.label, "tuned")
+        """The method with the chosen settings, marked by how they were chosen."""
+        return Method(self.pipeline, dict(self.settings), self.label, self.tuned)
+
+    @property
+    def tuned(self) -> Choice:
+        """Only what was chosen on tuning cases is called tuned."""
+        marks: dict[str, Choice] = {"cases": "tuned", "oracle": "oracle"}
+        return marks.get(self.rule, "rule")
+
+    @property
+    def loss_db(self) -> float | None:
+        """How far the PSNR at the chosen setting is below the best of the trials; None where a PSNR was not seen."""
+        seen = [(t.settings, t.facts["psnr"]) for t in self.trials if "psnr" in t.facts]
+        at = [psnr for settings, psnr in seen if all(self.settings[k] == v for k, v in settings.items())]
+        return max(psnr for _, psnr in seen) - at[0] if at else None
 
     @property
     def modality(self) -> str:
@@ -156,7 +177,12 @@ class Chosen:
             "seed": self.seed,
             "cases": [dict(vars(c)) for c in self.cases],
             "trials": [
-                {"settings": dict(t.settings), "figures": _plain(t.figures), "remarks": dict(t.remarks)}
+                {
+                    "settings": dict(t.settings),
+                    "figures": _plain(t.figures),
+                    "remarks": dict(t.remarks),
+                    "facts": _plain(t.facts),
+                }
                 for t in self.trials
             ],
             "warnings": list(self.warnings),
@@ -193,7 +219,7 @@ def read_chosen(path: Path) -> Chosen:
 def _from_json(raw: Any) -> Chosen:
     if raw["schema"] != SCHEMA:
         raise ValueError(f"schema {raw['schema']}")
-    if raw["rule"] not in RULES:
+    if raw["rule"] not in RECORDS:
         raise ValueError(f"rule {raw['rule']!r}")
     cases = tuple(
         TuningCase(c["name"], c["modality"], c["measurement"], c["truth"], c.get("subject")) for c in raw["cases"]
@@ -202,7 +228,7 @@ def _from_json(raw: Any) -> Chosen:
         raise ValueError("no cases")
     settings = {str(k): v for k, v in raw["settings"].items()}
     ranges = {str(k): _searched(v) for k, v in raw["ranges"].items()}
-    trials = tuple(Trial(t["settings"], t["figures"], t["remarks"]) for t in raw["trials"])
+    trials = tuple(Trial(t["settings"], t["figures"], t["remarks"], t.get("facts", {})) for t in raw["trials"])
     return Chosen(
         str(raw["pipeline"]), raw["label"], settings, ranges, raw["rule"], str(raw["measure"]), int(raw["budget"]),
         int(raw["used"]), trials, cases, int(raw["seed"]), tuple(str(w) for w in raw["warnings"]),
@@ -219,10 +245,11 @@ def _searched(raw: Any) -> Searched:
 def apply_chosen(
     records: Sequence[Chosen], rows: Mapping[str, Sequence[Method]], cases: Iterable[Case], registry: Registry
 ) -> dict[str, list[Method]]:
-    """The rows of a comparison by modality, those that have a record with its settings and marked as tuned.
+    """The rows of a comparison by modality, those that have a record with its settings and marked by how it chose.
 
     A record applies to the row of its name in the modality of its cases. The rule "cases" has seen truths, so none of
-    its cases may be compared; the discrepancy principle has not, and may be used on the very measurement.
+    its cases may be compared. The oracle is for reference on the very case that it saw, and on no other. The other
+    rules have seen no truth.
 
     Raises
     ------
@@ -259,14 +286,20 @@ def _tuned(row: Method, record: Chosen, registry: Registry) -> Method:
             raise InputError(f"setting '{key}' of method '{row.name}'", expected=f"as it was tuned with ({was})",
                              got=value, cure="tune again with it, or leave it out")  # fmt: skip
     settings = {**record.settings, **row.settings}
-    bind(registry, registry.pipeline(row.pipeline), settings)
-    return Method(row.pipeline, settings, row.label, "tuned")
+    check_settings(registry, registry.pipeline(row.pipeline), settings)
+    return Method(row.pipeline, settings, row.label, record.tuned)
 
 
-def _check_cases(record: Chosen, compared: Iterable[TuningCase]) -> None:
+def _check_cases(record: Chosen, compared: Sequence[TuningCase]) -> None:
+    method = record.method.name
+    if record.rule == "oracle":
+        (of,) = record.cases
+        for case in compared:
+            if case.modality == of.modality and (case.measurement, case.truth) != (of.measurement, of.truth):
+                raise InputError(f"case '{case.name}'", expected=f"the case that the oracle of '{method}' saw",
+                                 got="other data", cure="choose by a rule that sees no truth")  # fmt: skip
     if record.rule != "cases":
         return
-    method = record.method.name
     for case in compared:
         for seen in record.cases:
             same = case.measurement == seen.measurement or (case.truth is not None and case.truth == seen.truth)

@@ -104,7 +104,7 @@ def test_the_discrepancy_is_met_where_the_closed_form_says(registry):
     assert found.warnings == ()
     assert found.used == len(found.trials) <= 12
     assert (found.rule, found.measure, found.budget) == ("discrepancy", "discrepancy", 12)
-    assert found.method == Method("ridge", {"lam": found.settings["lam"]}, None, "tuned")
+    assert found.method == Method("ridge", {"lam": found.settings["lam"]}, None, "rule")
 
 
 def test_a_residual_that_falls_is_searched_as_well(registry):

@@ -5,9 +5,16 @@ budget, and does the same again for the same seed. What it returns says what was
 """
 
 from .cases import on_cases
+from .choose import ON_ONE_CASE, check_rule, choose, facts
 from .discrepancy import by_discrepancy
+from .gcv import by_gcv
+from .lcurve import by_lcurve
+from .oracle import by_oracle
+from .ranges import range_of
+from .sure import by_sure
 from .trials import MEASURES, Measure, OnTrial, check_ranges, measured_entries, noise_level
 
 __all__ = [
-    "MEASURES", "Measure", "OnTrial", "by_discrepancy", "check_ranges", "measured_entries", "noise_level", "on_cases",
+    "MEASURES", "ON_ONE_CASE", "Measure", "OnTrial", "by_discrepancy", "by_gcv", "by_lcurve", "by_oracle", "by_sure",
+    "check_ranges", "check_rule", "choose", "facts", "measured_entries", "noise_level", "on_cases", "range_of",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ..chosen import Chosen, Trial
@@ -12,18 +12,13 @@ from ..modality import Case
 from ..pipeline import Result
 from ..reconstruction import Method
 from ..registry import Registry
+from .one_case import OneCase, misfit
 from .search import LEAST, regula_falsi
-from .trials import (
-    OnTrial,
-    check_budget,
-    check_ranges,
-    chosen,
-    measured_entries,
-    noise_level,
-    remarks,
-    run_trial,
-    squared_residual,
-)
+from .trials import OnTrial, check_budget, measured_entries, noise_level
+
+CLOSE = 0.002
+"""The search stops this close to the aim. The noise moves it further; but then the choice is the rule's, not the
+search's."""
 
 
 def by_discrepancy(
@@ -43,12 +38,13 @@ def by_discrepancy(
     With sigma the noise level, ``|A x - y|^2 = m sigma^2``, where m counts the measured entries of y. An entry counts
     unless it is zero both in y and in A applied to a random image: such an entry (k-space that the mask leaves out) is
     no measurement and adds nothing to the residual. Sigma is the standard deviation of the modulus, so that a complex
-    entry counts once, and has two degrees of freedom.
+    entry counts once, and has two degrees of freedom. Where the noise is not white (Poisson) sigma is its root mean
+    square, and the aim is right on average over the entries.
 
-    The figure of a trial is ``|A x - y|^2 / (m sigma^2)``. The noise alone moves it by ``sqrt(2 / degrees of
-    freedom)``, so the search stops once it is that close to 1. Between the ends of the range it is regula falsi in the
-    logarithms (the Illinois variant), kept to the middle four fifths of the bracket. Where the range does not contain
-    the crossing, its nearer end is chosen, with a warning.
+    The figure of a trial is ``|A x - y|^2 / (m sigma^2)``, and the search stops within `CLOSE` of 1. The noise alone
+    moves it by ``sqrt(2 / degrees of freedom)``; a miss beyond that is a warning. Between the ends of the range the
+    search is regula falsi in the logarithms (the Illinois variant), kept to the middle four fifths of the bracket.
+    Where the range does not contain the crossing, its nearer end is chosen, with a warning.
 
     Parameters
     ----------
@@ -61,7 +57,7 @@ def by_discrepancy(
     budget
         Runs of the method, at least 3.
     registry, seed
-        As for `comparison.reconstruct`.
+        As for `reconstruction.reconstruct`.
     on_trial
         Called after every trial.
 
@@ -76,45 +72,38 @@ def by_discrepancy(
     414-417. Dowell and Jarratt (1971), A modified regula falsi method for computing the root of an equation, BIT 11,
     168-174.
     """
-    registry = registry or Registry.discover()
-    ranges = {parameter: (low, high)}
-    check_ranges(registry, method, ranges)
+    runs = OneCase(case, method, parameter, low, high, rule="discrepancy", measure="discrepancy", budget=budget,
+                   registry=registry, seed=seed, on_trial=on_trial)  # fmt: skip
     check_budget(budget, LEAST, f"{LEAST} values of {parameter}")
-    noise, estimated = noise_level(case, registry)
+    noise, estimated = noise_level(case, runs.registry)
     entries = measured_entries(case)
-    target = entries * noise**2
     freedom = entries * (2 if case.measurement.is_complex() else 1)
     tolerance = math.sqrt(2 / freedom)
-    trials: list[Trial] = []
 
-    def figure(case: Case, result: Result) -> float:
-        return squared_residual(case, result) / target
+    def judge(value: float, result: Result) -> tuple[float, Mapping[str, float]]:
+        missed = misfit(case, result)
+        return missed / (entries * noise**2), {"misfit": missed}
 
     def excess(value: float) -> float:
         """Logarithm of the figure: zero is the aim."""
-        trial = run_trial(
-            [case], method, {parameter: value}, registry, seed, lambda c, r: squared_residual(c, r) / target
-        )
-        trials.append(trial)
-        if on_trial is not None:
-            on_trial(trial)
-        if trial.mean is None:
+        figure = runs.trial(value, judge).mean
+        if figure is None:
             raise InputError(f"{parameter}={value:g} of method '{method.name}'", expected="a run that does not diverge",
                              got="divergence", cure="narrow the range")  # fmt: skip
-        return math.log(max(trial.mean, 1e-300))
+        return math.log(max(figure, 1e-300))
 
     def close(gap: float) -> bool:
-        return abs(math.expm1(gap)) <= tolerance
+        return abs(gap) <= CLOSE
 
-    a, b = low, high
-    gap_a = excess(a)
-    gap_b = gap_a if close(gap_a) else excess(b)
-    crosses = gap_a * gap_b <= 0
-    if crosses and not close(gap_b):
-        regula_falsi(a, b, gap_a, gap_b, excess, close, budget)
+    gap_low = excess(low)
+    gap_high = gap_low if close(gap_low) else excess(high)
+    crosses = gap_low * gap_high <= 0
+    if crosses and not close(gap_high):
+        regula_falsi(low, high, gap_low, gap_high, excess, close, budget)
+    trials = runs.trials
     best = min(trials, key=lambda t: abs(math.log(max(t.mean or 0.0, 1e-300))))
-    reached, value = best.mean or 0.0, best.settings[parameter]
-    warnings = remarks(best)
+    reached = best.mean or 0.0
+    warnings = []
     if estimated:
         warnings.append(f"the noise level {noise:.4g} is an estimate from the measurement")
     if abs(reached - 1) > tolerance and not crosses:
@@ -126,8 +115,7 @@ def by_discrepancy(
                         f"{tolerance:.2g} of it; a larger budget comes closer")  # fmt: skip
     if not _monotone(trials, parameter, tolerance):
         warnings.append(f"the residual is not monotone in {parameter}: there may be other crossings")
-    return chosen(method, {parameter: value}, ranges, "discrepancy", "discrepancy", budget, trials, [case],
-                   seed, warnings)  # fmt: skip
+    return runs.chosen(best, warnings)
 
 
 def _monotone(trials: Sequence[Trial], parameter: str, slack: float) -> bool:

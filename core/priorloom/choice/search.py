@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 LEAST = 3
 """Values that a search needs: the ends of the range, and one between them."""
@@ -63,3 +63,51 @@ def refined_grid(low: float, high: float, count: int, score: Callable[[float], f
 def rounded(value: float, low: float, high: float) -> float:
     """To four significant digits, which a person can paste and no method notices; the ends stay as they are."""
     return min(max(float(f"{value:.4g}"), low), high)
+
+
+NEAR = 0.004
+"""Values whose logarithms are closer than this are the same: a weight is not known better, and no image shows it."""
+
+
+def spread(low: float, high: float, count: int) -> list[float]:
+    """`count` values from `low` to `high` at equal ratios, without repetition."""
+    values = (rounded(low * (high / low) ** (k / (count - 1)), low, high) for k in range(count))
+    return list(dict.fromkeys(values))
+
+
+def minimise(low: float, high: float, count: int, score: Callable[[float], float]) -> None:
+    """Score up to `count` values: half of them a logarithmic grid, then towards the minimum beside its best.
+
+    The next value is the vertex of the parabola through the best one and its neighbours, in the logarithm, or, where
+    that is not between them or a score is infinite, the golden section of the wider gap (Brent 1973, Algorithms for
+    Minimization without Derivatives, chapter 5). It ends early once both neighbours are `NEAR`.
+    """
+    scores = {math.log(v): score(v) for v in spread(low, high, max(LEAST, (count + 1) // 2))}
+    while len(scores) < count:
+        best = min(scores, key=lambda t: scores[t])
+        below = max((t for t in scores if t < best), default=best)
+        above = min((t for t in scores if t > best), default=best)
+        if max(best - below, above - best) <= 2 * NEAR:
+            return
+        t = _vertex(below, best, above, scores)
+        if t is None:
+            wider = above if above - best >= best - below else below
+            t = best + (3 - math.sqrt(5)) / 2 * (wider - best)
+        elif abs(t - best) < NEAR:  # a step to the side that is less well known
+            t = best + math.copysign(NEAR, (above - best) - (best - below))
+        value = rounded(math.exp(t), low, high)
+        if math.log(value) in scores:
+            return
+        scores[math.log(value)] = score(value)
+
+
+def _vertex(a: float, b: float, c: float, scores: Mapping[float, float]) -> float | None:
+    """Where the parabola through three points with the lowest in the middle is lowest; None where there is none."""
+    fa, fb, fc = scores[a], scores[b], scores[c]
+    if not (a < b < c and math.isfinite(fa) and math.isfinite(fb) and math.isfinite(fc)):
+        return None
+    left, right = (fa - fb) * (c - b), (fc - fb) * (b - a)
+    if not left + right > 0:
+        return None
+    t = b + 0.5 * (left * (c - b) - right * (b - a)) / (left + right)
+    return t if a < t < c else None

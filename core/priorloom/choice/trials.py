@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
 from ..binding import pipeline_parameters
-from ..chosen import Chosen, Trial, TuningCase
+from ..chosen import Chosen, ChosenBy, Searched, Trial, TuningCase
 from ..errors import DivergenceError, InputError, did_you_mean
 from ..modality import Case
 from ..pipeline import Result
@@ -56,23 +57,28 @@ def noise_level(case: Case, registry: Registry) -> tuple[float, bool]:
     if case.noise_std is not None or not 0 < estimate < math.inf:
         got = case.noise_std if case.noise_std is not None else f"none, and {case.modality} estimates {estimate:g}"
         raise InputError(f"noise level of case '{case.name}'", expected="a positive number", got=got,
-                         cure="choose on tuning cases instead")  # fmt: skip
+                         cure="choose by gcv or lcurve, or on tuning cases")  # fmt: skip
     return estimate, True
 
 
 def measured_entries(case: Case) -> int:
     """How many entries of y were measured: all but those that are zero in y and in A applied to a random image."""
+    return int(measured_mask(case).sum())
+
+
+def measured_mask(case: Case) -> Tensor:
+    """Which entries of y were measured, boolean in the shape of y; raises InputError where none was."""
     A = case.operator
     with torch.no_grad():
         probe = A(A.domain.random(torch.Generator().manual_seed(0), (), A.device))
-    entries = int(((probe != 0) | (case.measurement != 0)).sum())
-    if entries == 0:
+    mask: Tensor = (probe != 0) | (case.measurement != 0)
+    if not bool(mask.any()):
         raise InputError(f"measurement of case '{case.name}'", expected="one that is not zero", got="zero everywhere")
-    return entries
+    return mask
 
 
 def run_trial(
-    cases: Sequence[Case], method: Method, tried: Mapping[str, float], registry: Registry, seed: int, figure: Figure
+    cases: Sequence[Case], method: Method, tried: Mapping[str, Any], registry: Registry, seed: int, figure: Figure
 ) -> Trial:
     figures: dict[str, float | None] = {}
     remarks: dict[str, str] = {}
@@ -84,16 +90,15 @@ def run_trial(
             figures[case.name], remarks[case.name] = None, "diverged"
             continue
         figures[case.name] = figure(case, result)
-        if result.outcome in TROUBLE:
-            remarks[case.name] = result.outcome
-        elif result.converged is False:
-            remarks[case.name] = "not converged"
+        remarks |= remark(case, result)
     return Trial(dict(tried), figures, remarks)
 
 
-def squared_residual(case: Case, result: Result) -> float:
-    with torch.no_grad():
-        return float((case.operator(result.image) - case.measurement).abs().double().square().sum())
+def remark(case: Case, result: Result) -> dict[str, str]:
+    """What a `Trial` remarks of a run that left an image."""
+    if result.outcome in TROUBLE:
+        return {case.name: result.outcome}
+    return {case.name: "not converged"} if result.converged is False else {}
 
 
 def figure_of(result: Result, measure: Measure) -> float:
@@ -112,9 +117,9 @@ def check_budget(budget: int, least: int, why: str) -> None:
 
 def chosen(
     method: Method,
-    found: Mapping[str, float],
-    ranges: Mapping[str, tuple[float, float]],
-    rule: Literal["discrepancy", "cases"],
+    found: Mapping[str, Any],
+    ranges: Mapping[str, Searched],
+    rule: ChosenBy,
     measure: str,
     budget: int,
     trials: Sequence[Trial],
