@@ -48,7 +48,8 @@ FILTERS: tuple[Filter, ...] = get_args(Filter)
 
 def fbp() -> Pipeline:
     """The direct method."""
-    search: dict[str, Range | tuple[str, ...]] = {"cutoff": Range(0.05, 1.0), "filter": FILTERS}
+    # The filter first: with few photons a soft one at its full width is better than a hard one cut off.
+    search: dict[str, Range | tuple[str, ...]] = {"filter": FILTERS, "cutoff": Range(0.1, 1.0)}
     return Pipeline("fbp", "direct", "filtered backprojection", _fbp, ("ct",), search)
 
 
