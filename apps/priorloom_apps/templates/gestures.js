@@ -43,8 +43,8 @@ function listen(canvas, view, on) {
       const old = spread([...pointers.values()]);
       pointers.set(event.pointerId, now);
       const fresh = spread([...pointers.values()]);
+      view.zoomAt(fresh.distance / Math.max(old.distance, 1), pointAt(old));
       shift(old, fresh);
-      view.zoomAt(fresh.distance / Math.max(old.distance, 1), pointAt(fresh));
       on.changed();
       return;
     }
