@@ -248,6 +248,9 @@ class Modality:
         (views, pixel size, coils), units in the names; the sizes of its image when absent.
     reading
         The second scale of values that are shown, and its display windows; None where the units are the ones in use.
+    shifts
+        Conditions other than those of the simulated cases, under which a method's stability is measured:
+        ``{name: {"case.photons": 1e4}}``, settings of ``case.*`` and ``operator.*``.
     """
 
     name: str
@@ -262,6 +265,7 @@ class Modality:
     training: Training | None = None
     describe: Callable[[LinearOperator], Mapping[str, float | str]] = sizes
     reading: Reading | None = None
+    shifts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 __all__ = ["Batch", "Case", "Modality", "Reader", "Reading", "Scan", "Simulate", "Training"]

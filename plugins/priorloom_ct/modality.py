@@ -40,6 +40,14 @@ HOUNSFIELD = Reading(
 )
 """Levels and widths in clinical use: 40/400, -600/1500, 500/2000 and 40/80."""
 
+SHIFTS: Mapping[str, Mapping[str, Any]] = {
+    "less dose": {"case.photons": 1e4},
+    "more dose": {"case.photons": 1e6},
+    "fewer views": {"operator.views": 30},
+    "shorter arc": {"operator.arc_deg": 150.0},
+    "other anatomy": {"case.images": ("shepp-logan",), "case.files": ()},
+}
+
 CaseImage = Literal["ct-small", "foam", "shepp-logan", "ellipses"]
 
 
@@ -48,6 +56,7 @@ def ct() -> Modality:
     return Modality(
         "ct", "X-ray CT", "1/mm", METHODS, scale, noise_std, data_range, lambda image: image, cases,
         Training(lambda hu, _: from_hounsfield(hu), PHANTOMS, water, simulator), describe, HOUNSFIELD,
+        SHIFTS,
     )  # fmt: skip
 
 

@@ -32,12 +32,21 @@ METHODS = ("zero-filled", "cg-sense", "l1-wavelet", "tv-pdhg", "pnp-admm", "pnp-
 VALUE_LIMIT = 2**27
 """Values of a simulated k-space."""
 
+SHIFTS: Mapping[str, Mapping[str, Any]] = {
+    "more noise": {"case.noise": 0.02},
+    "less noise": {"case.noise": 0.001},
+    "higher acceleration": {"case.acceleration": 8.0},
+    "other mask": {"case.mask": "random"},
+    "fewer coils": {"case.coils": 4},
+}
+
 
 def mri() -> Modality:
     """Magnetic resonance imaging: complex images, k-space measurements, magnitudes at the edges."""
     return Modality(
         "mri", "Cartesian MRI", "arbitrary", METHODS, scale, noise_std, data_range, torch.abs, cases,
         Training(from_stored, PHANTOMS, typical_magnitude, simulator), describe,
+        shifts=SHIFTS,
     )  # fmt: skip
 
 
