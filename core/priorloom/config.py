@@ -21,10 +21,14 @@ from .reconstruction import Method
 from .registry import Registry, guarded
 from .rule import rule_settings, split_rule
 from .trained import ModelSlot
+from .tuning import KEYS as TUNING_KEYS
+from .tuning import Tuning, over_ranges
 from .yaml_files import read_mapping
 
 _LOG = logging.getLogger(__name__)
-_KEYS = ("modality", "input", "operator", "case", "methods", "settings", "seed")
+_KEYS = ("modality", "input", "operator", "case", "methods", "settings", "seed", "tuning", "reference")
+_SHOWN = ("images", "files", "slices", "subject")
+"""What of ``case.*`` says whom or what the cases show."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,10 @@ class Plan:
         Settings for every method that has them.
     seed
         The run's seed.
+    tuning
+        On what every method is tuned before it runs (`protocol.tune`); not at all when absent.
+    reference
+        The row to which differences are summarised; see `statistics.summaries`.
     """
 
     modality: str | None = None
@@ -55,6 +63,8 @@ class Plan:
     methods: tuple[Method, ...] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    tuning: Tuning | None = None
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**31:
@@ -86,14 +96,16 @@ def load(path: Path) -> Plan:
         methods=_methods(_typed(raw, "methods", list, None)),
         settings=flatten(_typed(raw, "settings", dict, {})),
         seed=_typed(raw, "seed", int, 0),
+        tuning=_tuning(_typed(raw, "tuning", dict, None), path.parent),
+        reference=_typed(raw, "reference", str, None),
     )
 
 
 def override(plan: Plan, assignments: Iterable[str]) -> Plan:
     """`plan` changed by ``KEY=VALUE`` texts; values are YAML.
 
-    ``input.*``, ``operator.*`` and ``case.*`` change the cases; ``METHOD.KEY`` one method; anything else every method
-    that has it.
+    ``input.*``, ``operator.*`` and ``case.*`` change the cases, ``tuning.*`` what is tuned on; ``METHOD.KEY`` changes
+    one method; anything else every method that has it.
     """
     for text in assignments:
         key, equals, value_text = text.partition("=")
@@ -111,6 +123,8 @@ def override(plan: Plan, assignments: Iterable[str]) -> Plan:
             plan = replace(plan, operator={**plan.operator, tail: value})
         elif head == "case" and tail:
             plan = replace(plan, case={**plan.case, tail: value})
+        elif head == "tuning" and tail:
+            plan = replace(plan, tuning=(plan.tuning or Tuning()).changed(tail, value))
         else:
             plan = replace(plan, settings={**plan.settings, key: value})
     return plan
@@ -157,6 +171,29 @@ def make_cases(plan: Plan, registry: Registry) -> list[Case]:
             raise InputError(f"unknown parameter 'case.{key}'", expected="a setting of the simulated cases", got=key)
     unique("case", [c.name for c in cases])
     return cases
+
+
+def tuning_plan(plan: Plan) -> Plan:
+    """The plan of the cases that methods are tuned on: the comparison's, with what its section ``tuning`` changes.
+
+    Raises
+    ------
+    InputError
+        No such section.
+    """
+    tuning = plan.tuning
+    if tuning is None:
+        raise InputError("tuning cases", expected="a section 'tuning' in the config", got="none")
+    shown = _SHOWN if {"images", "files"} & set(tuning.case) else ()
+    case = {name: value for name, value in plan.case.items() if name not in shown}
+    return replace(
+        plan,
+        input=tuning.input,
+        options=tuning.options,
+        case={**case, **tuning.case} if tuning.input is None else {},
+        seed=(plan.seed + 1) % 2**31 if tuning.seed is None else tuning.seed,
+        tuning=None,
+    )
 
 
 def _simulated(plan: Plan, registry: Registry, name: str, given: Mapping[str, Any]) -> list[Case]:
@@ -248,6 +285,22 @@ def _input(raw: object, folder: Path) -> tuple[Path | None, dict[str, Any]]:
     # A companion file, like the file itself, is named relative to the config.
     near = {k: str(folder / v) for k, v in rest.items() if isinstance(v, str) and (folder / v).is_file()}
     return folder / options["file"], {**rest, **near}
+
+
+def _tuning(raw: dict[str, Any] | None, folder: Path) -> Tuning | None:
+    if raw is None:
+        return None
+    for key in raw:
+        if key not in TUNING_KEYS:
+            raise InputError(f"unknown key 'tuning.{key}' in the config", cure=did_you_mean(str(key), TUNING_KEYS))
+    file, options = _input(raw.get("input"), folder)
+    stated = {key: raw[key] for key in ("seed", "budget", "measure") if raw.get(key) is not None}
+    tuning = Tuning(
+        _case(_typed(raw, "case", dict, {}), folder), file, options, over=over_ranges(_typed(raw, "over", dict, {}))
+    )
+    for key, value in stated.items():
+        tuning = tuning.changed(key, value)
+    return tuning
 
 
 def _case(settings: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import yaml
 from .config import Plan
 from .errors import InputError
 from .reconstruction import Method
+from .tuning import Tuning
 
 
 def to_yaml(plan: Plan) -> bytes:
@@ -36,6 +37,17 @@ def _input(plan: Plan) -> dict[str, Any]:
             raise InputError(f"input.{next(iter(plan.options))}", expected="an input file", got="none")
         return {}
     return {"input": {"file": str(plan.input.absolute()), **_plain(plan.options, "input")}}
+
+
+def _tuning(tuning: Tuning) -> dict[str, Any]:
+    parts = {
+        **_unless_empty("case", tuning.case),
+        **_unless_empty("over", tuning.over),
+        **({} if tuning.seed is None else {"seed": tuning.seed}),
+    }
+    if tuning.input is not None:
+        parts["input"] = {"file": str(tuning.input.absolute()), **_plain(tuning.options, "tuning.input")}
+    return {**parts, "budget": tuning.budget, "measure": tuning.measure}
 
 
 def _methods(plan: Plan) -> dict[str, Any]:
@@ -80,6 +92,8 @@ _WRITERS: Mapping[str, Callable[[Plan], dict[str, Any]]] = {
     "methods": _methods,
     "settings": lambda p: _unless_empty("settings", p.settings),
     "seed": lambda p: {"seed": p.seed},
+    "tuning": lambda p: {} if p.tuning is None else {"tuning": _tuning(p.tuning)},
+    "reference": lambda p: {} if p.reference is None else {"reference": p.reference},
 }
 _METHOD_WRITERS: Mapping[str, Callable[[Method], dict[str, Any]]] = {
     "pipeline": lambda m: {"method": m.pipeline},
