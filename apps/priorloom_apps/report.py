@@ -17,6 +17,7 @@ from priorloom.errors import InputError
 from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
 from priorloom.reconstruction import TROUBLE
+from priorloom.statistics import Summary
 
 from .curves import convergence_svgs, series_class
 from .pack import pack
@@ -74,7 +75,7 @@ def render(
     modalities: Mapping[str, Modality],
     facts: Mapping[str, str],
     *,
-    summary: Sequence[Any] = (),
+    summary: Sequence[Summary] = (),
     protocol: str = "",
 ) -> str:
     """The report as one HTML document.
@@ -211,7 +212,9 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def fixed(value: float, digits: int, sign: str = "") -> str:
-    """`value` to `digits` decimals, with the sign of what is positive where `sign` is "+"."""
+    """`value` to `digits` decimals, with the sign of what is positive where `sign` is "+"; "–" for NaN."""
+    if math.isnan(value):
+        return "–"
     return f"{value:{sign}.{digits}f}".replace("-", "−") if math.isfinite(value) else number(value)
 
 

@@ -7,7 +7,6 @@ import builtins
 import hashlib
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from priorloom.errors import InputError
 from priorloom.modality import Reading
 from priorloom.pipeline import Learned
+from priorloom.statistics import Paired, Summary
 from priorloom_apps import report
 from priorloom_apps.output import row as output_row
 from priorloom_apps.pack import pack
@@ -162,15 +162,12 @@ def test_windows_in_use_are_presets_in_the_units_of_the_image() -> None:
 
 
 def test_means_over_the_cases_stand_with_interval_worst_case_and_difference() -> None:
-    def over(method: str, psnr: float, difference: Any) -> Any:
+    def over(method: str, psnr: float, difference: Paired | None) -> Summary:
         mean = {"psnr": psnr, "ssim": 0.9, "nmse": 0.01}
         low, high, worst = ({name: f * v for name, v in mean.items()} for f in (0.9, 1.1, 0.8))
-        return SimpleNamespace(
-            modality="ct", method=method, cases=20, subjects=4, mean=mean, low=low, high=high, worst=worst,
-            worst_case="slice-7", difference=difference,
-        )  # fmt: skip
+        return Summary("ct", method, 20, 4, mean, low, high, worst, "slice-7", difference)
 
-    paired = SimpleNamespace(reference="fbp", mean=-1.5, low=-2.0, high=-1.0, wins=3, cases=20)
+    paired = Paired("fbp", -1.5, -2.0, -1.0, 3, 20)
     disc = case()
     made = result(disc, "fbp")
     html = render(
