@@ -40,8 +40,9 @@ class _Mark:
 def tradeoff_svg(results: Sequence[Result]) -> str:
     """PSNR against seconds (logarithmic); empty unless two results have both.
 
-    A full mark is a result to be compared, a hollow one has not converged. The dashed line joins the methods that no
-    other one beats in both, among those that count.
+    Beside the name of a learned method stands how many numbers it learned. A full mark is a result to be compared, a
+    hollow one has not converged. The dashed line joins the methods that no other one beats in both, among those that
+    count.
 
     Parameters
     ----------
@@ -97,8 +98,8 @@ def _drawn(marks: Sequence[_Mark]) -> list[str]:
     taken: list[Box] = [(m.x - SIZE, m.y - SIZE, m.x + SIZE, m.y + SIZE) for m in marks]
     parts = []
     for mark in marks:
-        name = mark.result.method
-        width = LETTER * len(name)
+        name, learned = mark.result.method, _learned(mark.result)
+        width = LETTER * len(name + learned)
         # To the right where there is room.
         left = mark.x + 11 if mark.x + 11 + width < WIDTH - RIGHT else mark.x - 11 - width
         middle = next(y for y in _nearby(mark.y) if not any(_overlap(_box(left, y, width), t) for t in taken))
@@ -112,9 +113,18 @@ def _drawn(marks: Sequence[_Mark]) -> list[str]:
         parts.append(
             f'<g class="curve {mark.style}"><title>{escape(name)} ({MARKS[mark.result.kind][0]}): {psnr:.2f} dB, '
             f"{mark.result.seconds:.3g} s</title>{leader}{_outline(mark.result.kind, mark.x, mark.y, end)}"
-            f'<text class="name" x="{x:.1f}" y="{middle + 4:.1f}" text-anchor="{anchor}">{escape(name)}</text></g>'
+            f'<text class="name" x="{x:.1f}" y="{middle + 4:.1f}" text-anchor="{anchor}">{escape(name)}'
+            f'<tspan class="tick">{learned}</tspan></text></g>'
         )
     return parts
+
+
+def _learned(result: Result) -> str:
+    """How many numbers were learned, to three digits."""
+    if result.model is None:
+        return ""
+    count = result.model.parameters
+    return f" · {count / 1e6:.3g}M" if count >= 1e6 else f" · {count / 1e3:.3g}k"
 
 
 def _nearby(y: float) -> list[float]:

@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from priorloom.pipeline import Learned
 from priorloom.solve import Record
 from priorloom_apps.curves import SERIES, convergence_svgs
 from priorloom_apps.tradeoff import tradeoff_svg
@@ -138,6 +139,14 @@ def test_labels_do_not_lie_on_each_other_and_are_escaped() -> None:
     assert [t.text for t in labels] == [f"<method-{i}>" for i in range(9)]
     heights = sorted(float(t.attrib["y"]) for t in labels)
     assert np.diff(heights).min() >= 12
+
+
+def test_a_learned_method_says_how_many_numbers_it_learned() -> None:
+    disc = case()
+    models = [Learned("ct.net", "1", count, "data", "none") for count in (74_721, 2_500_000)]
+    svg = tradeoff_svg([timed(disc, f"net{i}", "learned", 1.0 + i, 30, model=model) for i, model in enumerate(models)])
+    texts = ["".join(t.itertext()) for t in ElementTree.fromstring(svg).iter("text") if t.attrib["class"] == "name"]
+    assert texts == ["net0 · 74.7k", "net1 · 2.5M"]
 
 
 def test_without_two_figures_there_is_no_quality_against_time() -> None:
