@@ -14,6 +14,8 @@ from .errors import InputError, ReaderError
 from .modality import slug
 from .train.images import patients, read_slices
 
+_DIGITS = 12
+
 
 @dataclass(frozen=True)
 class StoredSlice:
@@ -104,14 +106,18 @@ def subject_of(path: Path, volume: Sequence[Tensor]) -> str:
     if len(stated) > 1:
         raise ReaderError(f"case.files: {path}", expected="the slices of one patient", got=f"{len(stated)} patients",
                           cure="name the files one by one, or state case.subject")  # fmt: skip
-    content = hashlib.sha256()
     if stated:
-        content.update(f"patient {stated[0]}".encode())
-    else:
-        for plane in volume:
-            content.update(f"{tuple(plane.shape)} ".encode())
-            content.update(plane.numpy().tobytes())
-    return content.hexdigest()[:12]
+        return patient_subject(stated[0])
+    content = hashlib.sha256()
+    for plane in volume:
+        content.update(f"{tuple(plane.shape)} ".encode())
+        content.update(plane.numpy().tobytes())
+    return content.hexdigest()[:_DIGITS]
+
+
+def patient_subject(patient: str) -> str:
+    """The subject of a patient's ID; capitals do not tell two patients apart."""
+    return hashlib.sha256(f"patient {patient.lower()}".encode()).hexdigest()[:_DIGITS]
 
 
 def _places(n: int, wanted: int, path: Path) -> list[int]:
