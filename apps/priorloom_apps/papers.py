@@ -31,24 +31,33 @@ COLUMNS = (
 Size = tuple[float, float]
 
 
-def papers(
-    cases: Sequence[Case],
-    results: Sequence[Result],
-    rows: Sequence[Mapping[str, Any]],
-    modalities: Mapping[str, Modality],
-    summary: Sequence[Summary] = (),
-) -> dict[str, bytes]:
-    """Path -> content: ``tables/results.csv``, ``tables/summary.csv``, ``figures/convergence-CASE.svg``,
-    ``figures/tradeoff-CASE.svg`` and ``figures/overview.png``; the same bytes for the same results.
+def tables(rows: Sequence[Mapping[str, Any]], summary: Sequence[Summary] = ()) -> dict[str, bytes]:
+    """``tables/results.csv``, and ``tables/summary.csv`` where there is a summary: path -> content.
 
     Parameters
     ----------
-    cases, results, rows, modalities, summary
-        As for `report.render`. What there is nothing to draw for has no file.
+    rows, summary
+        As for `report.render`.
     """
     made = {"tables/results.csv": results_csv(rows)}
-    if summary:
-        made["tables/summary.csv"] = summary_csv(summary)
+    return {**made, "tables/summary.csv": summary_csv(summary)} if summary else made
+
+
+def figures(cases: Sequence[Case], results: Sequence[Result], modalities: Mapping[str, Modality]) -> dict[str, bytes]:
+    """``figures/convergence-CASE.svg``, ``figures/tradeoff-CASE.svg`` and ``figures/overview.png``: path -> content,
+    the same bytes for the same results. What there is nothing to draw for has no file.
+
+    Parameters
+    ----------
+    cases, results, modalities
+        As for `report.render`; at least one result.
+
+    Raises
+    ------
+    InputError
+        A missing optional package.
+    """
+    made = {"figures/overview.png": overview_png(cases, results, modalities)}
     for case in cases:
         of_case = [r for r in results if r.case == case.name]
         curves = convergence_svgs(of_case)
@@ -58,8 +67,6 @@ def papers(
             made[f"figures/convergence-{case.name}.svg"] = drawing(panels, (WIDTH, HEIGHT), across, legend)
         if tradeoff := tradeoff_svg(of_case):
             made[f"figures/tradeoff-{case.name}.svg"] = drawing([tradeoff], (TRADEOFF_WIDTH, TRADEOFF_HEIGHT), 1)
-    if results:
-        made["figures/overview.png"] = overview_png(cases, results, modalities)
     return made
 
 
@@ -183,4 +190,4 @@ def _csv(lines: Iterable[Iterable[Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-__all__ = ["drawing", "papers", "results_csv", "summary_csv"]
+__all__ = ["drawing", "figures", "results_csv", "summary_csv", "tables"]

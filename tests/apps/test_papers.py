@@ -12,7 +12,7 @@ import pytest
 
 from priorloom.statistics import Paired, Summary
 from priorloom_apps.curves import SERIES
-from priorloom_apps.papers import papers
+from priorloom_apps.papers import figures, tables
 
 from .pages import MODALITIES, case, pixels, result, row
 
@@ -33,13 +33,13 @@ def made() -> dict[str, bytes]:
         result(scan, "zero-filled", history=()),
     ]
     rows: list[dict[str, Any]] = [{**row(r), "objective": r.objective} for r in results]
-    figures = {"psnr": 30.0, "ssim": 0.9, "nmse": 0.01}
-    low, high, worst = ({k: f * v for k, v in figures.items()} for f in (0.9, 1.1, 0.5))
+    means = {"psnr": 30.0, "ssim": 0.9, "nmse": 0.01}
+    low, high, worst = ({k: f * v for k, v in means.items()} for f in (0.9, 1.1, 0.5))
     summary = [
-        Summary("ct", "fbp", 20, 4, figures, low, high, worst, "disc"),
-        Summary("ct", "tv", 20, None, figures, low, high, worst, "disc", Paired("fbp", -1.5, -2.0, -1.0, 3, 20)),
+        Summary("ct", "fbp", 20, 4, means, low, high, worst, "disc"),
+        Summary("ct", "tv", 20, None, means, low, high, worst, "disc", Paired("fbp", -1.5, -2.0, -1.0, 3, 20)),
     ]
-    return papers([disc, scan], results, rows, MODALITIES, summary)
+    return tables(rows, summary) | figures([disc, scan], results, MODALITIES)
 
 
 def test_there_is_a_file_for_what_there_is_to_show(made: dict[str, bytes]) -> None:
@@ -48,7 +48,7 @@ def test_there_is_a_file_for_what_there_is_to_show(made: dict[str, bytes]) -> No
         "tables/results.csv", "tables/summary.csv",
     ]  # fmt: skip
     assert pixels(made["figures/overview.png"]).ndim == 3
-    assert sorted(papers([], [], [], MODALITIES)) == ["tables/results.csv"]
+    assert list(tables([])) == ["tables/results.csv"]
 
 
 def test_results_read_back(made: dict[str, bytes]) -> None:
