@@ -20,6 +20,7 @@ from priorloom.modality import Case
 from priorloom.pipeline import Result
 from priorloom.reconstruction import versions
 from priorloom.registry import Registry
+from priorloom.statistics import summaries
 
 from .device import on_device
 from .output import npy_bytes, results_json, row
@@ -34,7 +35,7 @@ def run_comparison(
     command: str = "",
     tuned: Sequence[Chosen] = (),
 ) -> list[Result]:
-    """Run a plan; write ``results.json``, ``images/CASE/METHOD.npy|png`` and ``report.html`` in `out`; print the table.
+    """Run a plan; write its files in `out` (docs/report.md); print the table.
 
     Every image and the JSON are written as soon as a method is done, so that an interrupted run keeps what it finished.
     The rows of `tuned` have the settings of these records, and their rule, budget and cases as parameters ``tuned.*``.
@@ -81,17 +82,21 @@ def _publish(
     for note in notes(results):
         shell.print(f"note: {note}", highlight=False, markup=False)
     try:
-        from . import pictures, report
+        from . import papers, pictures, report
 
+        summary = summaries(results, cases)
+        made = papers.tables(rows, summary) | papers.figures(cases, results, modalities)
         for name, content in pictures.case_pictures(cases, results, modalities).items():
-            write_atomic(out / "images" / name, content)
-        write_atomic(out / "report.html", report.render(cases, results, rows, modalities, facts).encode())
+            made[f"images/{name}"] = content
+        made["report.html"] = report.render(cases, results, rows, modalities, facts, summary=summary).encode()
+        for name, content in made.items():
+            write_atomic(out / name, content)
     except OutputError:
         raise
     except InputError as error:  # the extra [report] is not installed; the figures are complete without it
         shell.print(f"note: no report.html: {error}", highlight=False)
         return
-    shell.print(f"wrote {out}/results.json, {out}/report.html and {len(results)} images", highlight=False)
+    shell.print(f"wrote {out}/results.json, report.html, tables/, figures/ and {len(results)} images", highlight=False)
 
 
 if __name__ == "__main__":
