@@ -49,13 +49,28 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Run several methods on the same data; write results.json, report.html and the images."""
-    from priorloom.chosen import read_chosen
-
     from .compare import run_comparison
 
     plan = plan_from(config, modality, input, seed, set, method)
-    records = [read_chosen(path) for path in tuned or []]
-    run_comparison(plan, Registry.discover(), out, device, command=command_line(), tuned=records)
+    run_comparison(plan, Registry.discover(), out, device, command=command_line(), tuned=tuned or [])
+
+
+@app.command()
+def reproduce(
+    folder: Annotated[Path, typer.Argument(help="What compare wrote: its capsule.json says what to run.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the second run; FOLDER/reproduced without it.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Where files are that moved; recognised by name and content.")
+    ] = None,
+    device: Annotated[str | None, typer.Option("--device", "-d", help="cpu or cuda; as recorded without it.")] = None,
+    debug: Debug = False,
+) -> int:
+    """Run a comparison again from its capsule, and compare the results: exit 0 when they hold, 1 when they do not."""
+    from .reproduce import run_reproduce
+
+    return run_reproduce(folder, Registry.discover(), out, data, device, command=command_line())
 
 
 @app.command()
@@ -261,6 +276,21 @@ def bench(
         Registry.discover(), operator or [], quick=quick, repeats=repeats, device=device, as_json=as_json, out=out,
         command=command_line(),
     )  # fmt: skip
+
+
+@app.command()
+def studio(
+    scan: Annotated[Path | None, typer.Argument(help="Measured data under the root; simulated without it.")] = None,
+    root: Annotated[Path, typer.Option("--root", help="No file outside of this folder is read or written.")] = Path(),
+    port: Annotated[int | None, typer.Option("--port", help="Of the page; any free one without it.")] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    modality: Modality = None,
+    debug: Debug = False,
+) -> None:
+    """Open a page on this machine: move parameters, watch images converge, save the config. Needs [studio]."""
+    from .studio.serve import run_studio
+
+    run_studio(Registry.discover(), root, scan, modality, port=port, browser=not no_browser)
 
 
 @cache.command("list")
