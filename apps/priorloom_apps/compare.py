@@ -6,25 +6,32 @@ As a library example: ``python -m priorloom_apps.compare OUT`` runs the embedded
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from priorloom.chosen import Chosen, apply_chosen
+from priorloom.choice import check_rule
+from priorloom.chosen import apply_chosen, read_chosen
 from priorloom.comparison import compare
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case
 from priorloom.pipeline import Result
-from priorloom.reconstruction import versions
+from priorloom.protocol import Protocol
+from priorloom.reconstruction import Method, versions
+from priorloom.recording import Recorder
 from priorloom.registry import Registry
-from priorloom.statistics import summaries
+from priorloom.statistics import Summary, summaries
 
-from .device import on_device
+from .device import on_device, require_device
 from .output import npy_bytes, results_json, row
 from .present import console, notes, progress, table
+from .protocol import in_words, run_protocol, summary_table, tuning_notes
+
+Rows = dict[str, list[Method]]
+"""The methods of a comparison by modality."""
 
 
 def run_comparison(
@@ -33,18 +40,36 @@ def run_comparison(
     out: Path,
     device: str = "cpu",
     command: str = "",
-    tuned: Sequence[Chosen] = (),
+    tuned: Sequence[Path] = (),
+    choose: Callable[[Sequence[Case], Rows], Rows] | None = None,
 ) -> list[Result]:
     """Run a plan; write its files in `out` (docs/report.md); print the table.
 
     Every image and the JSON are written as soon as a method is done, so that an interrupted run keeps what it finished.
-    The rows of `tuned` have the settings of these records, and their rule, budget and cases as parameters ``tuned.*``.
+    The rows of `tuned` have the settings of these records, and their rule, budget and cases as parameters ``tuned.*``;
+    where the plan says so, the others are tuned first, and every trial is in ``tuning/MODALITY-METHOD.json``.
+    ``config.yaml`` and ``capsule.json`` record the run (`Recorder`). `choose` is told the cases and all rows before
+    anything runs, and returns those to run.
     """
     cases = [on_device(case, device) for case in make_cases(plan, registry)]
     methods = make_methods(plan, registry, list(dict.fromkeys(c.modality for c in cases)))
-    methods = apply_chosen(tuned, methods, cases, registry)
-    facts = {(t.modality, t.method.name): t.facts for t in tuned}
+    records = [read_chosen(path) for path in tuned]
+    methods = apply_chosen(records, methods, cases, registry)
+    if choose is not None:
+        methods = choose(cases, methods)
+    for case in cases:
+        for method in methods[case.modality]:
+            if plan.tuning is None or method.rule is None or method.rule.name != "tuned":
+                check_rule(case, method, registry)  # before the first run
     check_writable(out)
+    protocol = run_protocol(plan, methods, cases, registry, out, device)
+    if protocol is not None:
+        methods = protocol.methods()
+        records += protocol.records.values()
+    facts = {(t.modality, t.method.name): t.facts for t in records}
+    recorder = Recorder(
+        out, plan, cases, methods, registry, device=require_device(device), command=command, tuned=tuned
+    )
     results: list[Result] = []
     rows: list[dict[str, Any]] = []
 
@@ -52,10 +77,12 @@ def run_comparison(
         chosen = facts.get((case.modality, result.method), {})
         result = replace(result, parameters={**result.parameters, **chosen})
         path = Path("images") / case.name / f"{result.method}.npy"
-        write_atomic(out / path, npy_bytes(result.image.cpu().numpy()))
+        content = npy_bytes(result.image.cpu().numpy())
+        write_atomic(out / path, content)
+        recorder.add(result, content)
         results.append(result)
         rows.append(row(result, str(path)))
-        write_atomic(out / "results.json", results_json(rows, plan.seed))
+        write_atomic(out / "results.json", results_json(rows, plan.seed, protocol))
         tick(case, result)
 
     try:
@@ -63,8 +90,12 @@ def run_comparison(
             for case in cases:
                 compare([case], methods[case.modality], registry=registry, seed=plan.seed, on_result=keep)
     finally:
+        recorder.write()
         if results:
-            _publish(out, cases, results, rows, registry, {"command": command, "seed": str(plan.seed), **versions()})
+            summary = summaries(results, cases, plan.reference)
+            write_atomic(out / "results.json", results_json(rows, plan.seed, protocol, summary))
+            facts_of_run = {"command": command, "seed": str(plan.seed), **versions()}
+            _publish(out, cases, results, rows, registry, facts_of_run, summary, protocol)
     return results
 
 
@@ -75,20 +106,25 @@ def _publish(
     rows: Sequence[dict[str, Any]],
     registry: Registry,
     facts: dict[str, str],
+    summary: Sequence[Summary],
+    protocol: Protocol | None,
 ) -> None:
     modalities = {name: registry.modality(name) for name in dict.fromkeys(c.modality for c in cases)}
     shell = console()
     shell.print(table(results))
-    for note in notes(results):
+    if summary:
+        shell.print(summary_table(summary))
+    for note in [*notes(results), *tuning_notes(protocol)]:
         shell.print(f"note: {note}", highlight=False, markup=False)
     try:
         from . import papers, pictures, report
 
-        summary = summaries(results, cases)
         made = papers.tables(rows, summary) | papers.figures(cases, results, modalities)
         for name, content in pictures.case_pictures(cases, results, modalities).items():
             made[f"images/{name}"] = content
-        made["report.html"] = report.render(cases, results, rows, modalities, facts, summary=summary).encode()
+        words = in_words(protocol, summary)
+        page = report.render(cases, results, rows, modalities, facts, summary=summary, protocol=words)
+        made["report.html"] = page.encode()
         for name, content in made.items():
             write_atomic(out / name, content)
     except OutputError:
