@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from priorloom.pipeline import Result
+from priorloom.protocol import Protocol
 from priorloom.reconstruction import versions
+from priorloom.statistics import Summary
 
 SCHEMA = 1
 
@@ -45,6 +47,7 @@ def row(result: Result, image: str | None) -> dict[str, Any]:
         "story": result.story,
         "parameters": dict(result.parameters),
         "tuned": result.tuned,
+        "trials": None if result.chosen is None else result.chosen.to_json()["trials"],
         "certificate": result.certificate,
         **{name: getattr(judgement, name, None) or None for name in ("theorem", "condition", "reference", "reason")},
         "damped": result.damped,
@@ -55,9 +58,18 @@ def row(result: Result, image: str | None) -> dict[str, Any]:
     }
 
 
-def results_json(rows: Sequence[Mapping[str, Any]], seed: int) -> bytes:
+def results_json(
+    rows: Sequence[Mapping[str, Any]], seed: int, protocol: Protocol | None = None, summary: Sequence[Summary] = ()
+) -> bytes:
     """The content of ``results.json``; not-finite numbers become null, since JSON has none."""
-    document = {"schema": SCHEMA, "seed": seed, "versions": dict(versions()), "rows": [_plain(r) for r in rows]}
+    document = {
+        "schema": SCHEMA,
+        "seed": seed,
+        "versions": dict(versions()),
+        "rows": [_plain(r) for r in rows],
+        "tuning": None if protocol is None else _plain(protocol.to_json()),
+        "summary": [_plain(asdict(s)) for s in summary],
+    }
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
 
 

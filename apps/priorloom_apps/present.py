@@ -100,6 +100,7 @@ def notes(results: Sequence[Result]) -> list[str]:
             f"{method}: model {model.name} {model.version}, {model.parameters:,} numbers learned from {model.data}; "
             "not for diagnosis"
         )
+    found += choices(results)
     found += verdicts(results)
     # One line for all methods that say the same of a case.
     warned: dict[tuple[str, str], list[str]] = {}
@@ -107,6 +108,23 @@ def notes(results: Sequence[Result]) -> list[str]:
         for warning in r.warnings:
             warned.setdefault((r.case, warning), []).append(r.method)
     found += [f"{', '.join(methods)} on {case}: {warning}" for (case, warning), methods in warned.items()]
+    return found
+
+
+def choices(results: Sequence[Result]) -> list[str]:
+    """Which rule chose which parameter of which row, at what cost, and how far the PSNR is from the oracle's."""
+    found = []
+    for r in results:
+        if r.chosen is None:
+            continue
+        ((parameter, (low, high)),) = r.chosen.ranges.items()
+        loss = r.parameters.get(f"{parameter}.loss_db")
+        distance = "" if loss is None else f", {loss:.2f} dB lost against the best that was seen"
+        reference = " (from the truth: for reference only)" if r.tuned == "oracle" else ""
+        found.append(
+            f"{r.method} on {r.case}: {parameter} = {r.parameters[parameter]:.4g} by {r.chosen.rule}{reference} from "
+            f"{low:.3g} to {high:.3g}, {r.chosen.used} runs, {r.chosen.seconds:.1f} s{distance}"
+        )
     return found
 
 

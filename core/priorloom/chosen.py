@@ -278,6 +278,9 @@ def apply_chosen(
 
 
 def _tuned(row: Method, record: Chosen, registry: Registry) -> Method:
+    if row.rule is not None and row.rule.name != "tuned":
+        raise InputError(f"'{row.rule.parameter}' of method '{row.name}'", expected="a record or a rule", got="both",
+                         cure="leave one out")  # fmt: skip
     for key, value in row.settings.items():
         if key.startswith("solver."):  # when to stop is the comparison's matter
             continue

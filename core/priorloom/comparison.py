@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 from .binding import bind
+from .choice import check_rule, choose, facts
 from .errors import PriorloomError, unique
 from .modality import Case
 from .pipeline import Result
 from .reconstruction import Method, reconstruct
 from .registry import Registry
+from .solve import Watch
 from .trained import ModelSlot
 
 _LOG = logging.getLogger(__name__)
@@ -54,11 +58,67 @@ def compare(
         named = [Method(m) if isinstance(m, str) else m for m in chosen]
         unique("method", [m.name for m in named])
         for method in named:
-            result = reconstruct(case, method, registry=registry, seed=seed)
+            check_rule(case, method, registry)
+        # The other rules are measured by the oracle, wherever it stands.
+        oracles = [m for m in named if m.rule is not None and m.rule.name == "oracle"]
+        early = {m.name: run_method(case, m, registry=registry, seed=seed) for m in oracles}
+        for method in named:
+            result = early.get(method.name) or run_method(case, method, registry=registry, seed=seed)
+            result = _against_oracle(result, method, [(m, early[m.name]) for m in oracles])
             results.append(result)
             if on_result is not None:
                 on_result(case, result)
     return results
+
+
+def run_method(
+    case: Case,
+    method: Method | str,
+    *,
+    registry: Registry | None = None,
+    seed: int = 0,
+    watch: Watch | None = None,
+) -> Result:
+    """One method on one case, as `reconstruct`; where it leaves a parameter to a rule, that is chosen first.
+
+    The result has the record of the choice (``Result.chosen``), and ``PARAMETER.rule``, ``.low``, ``.high``, ``.runs``,
+    ``.seconds`` and, where the case has a truth, ``.loss_db`` among its parameters: how far its PSNR is below the best
+    one that the rule met. The last run, at the value that was chosen, is not among the runs of the rule.
+
+    Raises
+    ------
+    InputError
+        As `reconstruct`, or a rule that needs what is not there; see `choice.choose`.
+    """
+    registry = registry or Registry.discover()
+    method = Method(method) if isinstance(method, str) else method
+    if method.rule is None:
+        return reconstruct(case, method, registry=registry, seed=seed, watch=watch)
+    found = choose(case, method, registry=registry, seed=seed)
+    result = reconstruct(case, found.method, registry=registry, seed=seed, watch=watch)
+    return replace(
+        result,
+        parameters={**result.parameters, **facts(found)},
+        warnings=result.warnings + found.warnings,
+        chosen=found,
+    )
+
+
+def _against_oracle(result: Result, method: Method, oracles: Sequence[tuple[Method, Result]]) -> Result:
+    """The result with its loss against the oracle of the same parameter, where one was run with the same settings."""
+    rule = method.rule
+    for oracle, best in oracles:
+        assert oracle.rule is not None
+        same = rule is not None and (method.pipeline, rule.parameter) == (oracle.pipeline, oracle.rule.parameter)
+        if same and _kept(method) == _kept(oracle) and result.metrics and best.metrics:
+            assert rule is not None
+            loss = {f"{rule.parameter}.loss_db": best.metrics["psnr"] - result.metrics["psnr"]}
+            return replace(result, parameters={**result.parameters, **loss})
+    return result
+
+
+def _kept(method: Method) -> dict[str, Any]:
+    return {name: value for name, value in method.settings.items() if not name.startswith("solver.")}
 
 
 def default_methods(registry: Registry, modality: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -21,6 +21,9 @@ from .solve import Outcome, Record
 from .space import Space
 from .steps.base import Step
 from .steps.convergence import converges
+
+if TYPE_CHECKING:
+    from .chosen import Chosen
 
 Kind = Literal["direct", "classical", "pnp", "learned"]
 Choice = Literal["default", "given", "rule", "tuned", "oracle", "learned"]
@@ -234,6 +237,8 @@ class Result:
     penalty
         The objective without its data term at the image, ``lam R(x)``, in normalised units as the objective is; None
         where there is no objective.
+    chosen
+        The record of the rule that chose a parameter for this case; None where there was none.
     """
 
     method: str
@@ -263,6 +268,7 @@ class Result:
     judgement: Judgement | None = None
     damped: bool = False
     penalty: float | None = None
+    chosen: Chosen | None = None
 
 
 def least_squares(case: Case) -> Term:

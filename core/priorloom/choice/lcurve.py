@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from .trials import OnTrial, check_budget
 
 Array = NDArray[np.float64]
 
+STILL = 1e-3
+"""Where log D and log R change by less than this while the weight grows e-fold, the curve stands still, and its angle
+is rounding."""
+
 
 def by_lcurve(
     case: Case,
@@ -39,16 +43,16 @@ def by_lcurve(
     ``D + lam R`` and x its minimum: the largest curvature, positive where the curve is convex.
 
     For Tikhonov's method D and R are squared norms: the curve of Hansen and O'Leary, with both axes doubled. At the
-    minimum ``dR / dD = -1 / lam`` whatever the convex R is, so that every run gives the curve's slope beside its point,
-    and the curvature follows from one function and its first derivative: with ``w = log(D / (lam R))`` and
-    ``w' = dw / d log lam``,
+    minimum ``dR / dD = -1 / lam`` whatever the convex R is (the envelope theorem), so that every run gives the slope of
+    the curve beside its point, ``d log R / d log D = -D / (lam R)``. Its curvature is then a first derivative, of the
+    angle ``theta = atan(D / (lam R))`` over the length of the curve, and needs no second differences as the circle
+    through three points does:
 
-    ``kappa = e^w (1 + e^w) / (1 + e^2w)^1.5  w' / (1 + w')``.
+    ``kappa = -theta' / sqrt((log D)'^2 + (log R)'^2)``, with ``' = d / d log lam``.
 
-    w is interpolated by a monotone cubic through the trials; half of the budget is a grid, and the rest goes where
-    kappa is largest, until that is where a trial was. The factor before ``w'`` has its maximum at ``w = 0`` and falls
-    as ``e^-|w|``: the corner lies where the penalty is about as large as the data term. The figure of a trial is
-    ``e^w``, the negative slope of the curve.
+    The three are interpolated by monotone cubics through the trials; half of the budget is a grid, and the rest goes
+    where kappa is largest, until that is where a trial was. The figure of a trial is ``D / (lam R)``, the negative
+    slope.
 
     The rule needs no noise level, and no white noise. It has no theory behind it: as the noise vanishes or the image
     grows it need not converge (Vogel 1996), and where the curve is smooth the corner is vague. x must be the minimum:
@@ -89,32 +93,30 @@ def by_lcurve(
         facts = {"misfit": missed} if penalty is None else {"misfit": missed, "penalty": penalty}
         return (data / penalty if penalty else math.inf), facts
 
-    seen: dict[float, float] = {}
+    curve = Curve()
 
-    def look(value: float) -> None:
+    def look(value: float) -> bool:
+        """Whether the run gave a point of the curve."""
         trial = runs.trial(value, judge)
-        if trial.sound and trial.mean is not None and 0 < trial.mean < math.inf:
-            seen[math.log(value)] = math.log(trial.mean)
+        missed, penalty = trial.facts.get("misfit", 0.0), trial.facts.get("penalty", 0.0)
+        usable = trial.sound and missed > 0 and 0 < penalty < math.inf and trial.mean is not None
+        if usable:
+            curve.add(value, missed, penalty / value, trial.mean or 0.0)
+        return usable
 
     for value in spread(low, high, max(LEAST + 1, (budget + 1) // 2)):
         look(value)
-    while len(seen) >= LEAST and len(runs.trials) < budget:
-        t = _corner(seen)
-        if min(abs(t - s) for s in seen) <= NEAR:
+    while len(curve) >= LEAST and len(runs.trials) < budget:
+        t = curve.corner()
+        if curve.nearest(t) <= NEAR or not look(rounded(math.exp(t), low, high)):
             break
-        before = len(seen)
-        look(rounded(math.exp(t), low, high))
-        if len(seen) == before:
-            break
-    if len(seen) < LEAST:
+    if len(curve) < LEAST:
         raise runs.unusable()
-    at = sorted(seen)
-    bends = dict(zip(at, _curvature(seen, at), strict=True))
-    best = max((t for t in runs.trials if math.log(t.settings[parameter]) in bends),
-               key=lambda t: bends[math.log(t.settings[parameter])])  # fmt: skip
+    bends = curve.curvatures()
+    best = max((t for t in runs.trials if t.settings[parameter] in bends), key=lambda t: bends[t.settings[parameter]])
     value = best.settings[parameter]
     warnings = runs.end_of_range(value)
-    if bends[math.log(value)] <= 0:
+    if bends[value] <= 0:
         warnings.append(f"the L-curve has no corner for {parameter}={low:g} to {high:g}")
     return runs.chosen(best, warnings)
 
@@ -139,19 +141,38 @@ def check_weight(runs: OneCase) -> None:
                          cure="choose by gcv, sure or discrepancy")  # fmt: skip
 
 
-def _corner(seen: Mapping[float, float]) -> float:
-    """Where the interpolated curvature is largest."""
-    at = np.linspace(min(seen), max(seen), 2001)
-    return float(at[int(np.argmax(_curvature(seen, at)))])
+class Curve:
+    """Points of the L-curve with its slope, and its curvature between them."""
 
+    def __init__(self) -> None:
+        self._points: dict[float, tuple[float, float, float]] = {}
 
-def _curvature(seen: Mapping[float, float], at: Sequence[float] | Array) -> Array:
-    """``kappa`` at logarithms of the weight, from ``{log lam: w}``."""
-    from scipy.interpolate import PchipInterpolator  # imported late: it is slow to load
+    def __len__(self) -> int:
+        return len(self._points)
 
-    places = sorted(seen)
-    w = PchipInterpolator(places, [seen[t] for t in places])
-    slope = np.clip(w(at, 1), -0.999, None)  # -1 is where two runs fit the data equally well
-    e = np.exp(np.clip(w(at), -300, 200))
-    bend: Array = e * (1 + e) / (1 + e**2) ** 1.5 * slope / (1 + slope)
-    return bend
+    def add(self, weight: float, misfit: float, penalty: float, slope: float) -> None:
+        """A point: misfit and penalty without the weight, both up to constant factors, and the negative slope."""
+        self._points[weight] = (math.log(misfit), math.log(penalty), math.atan(slope))
+
+    def nearest(self, t: float) -> float:
+        """How far the logarithm of the nearest weight is from t."""
+        return min(abs(t - math.log(weight)) for weight in self._points)
+
+    def corner(self) -> float:
+        """The logarithm of the weight where the interpolated curvature is largest."""
+        at = np.linspace(math.log(min(self._points)), math.log(max(self._points)), 2001)
+        return float(at[int(np.argmax(self._curvature(at)))])
+
+    def curvatures(self) -> dict[float, float]:
+        """The curvature at every point, by its weight."""
+        weights = sorted(self._points)
+        return dict(zip(weights, map(float, self._curvature(np.log(weights))), strict=True))
+
+    def _curvature(self, at: Array) -> Array:
+        from scipy.interpolate import PchipInterpolator  # imported late: it is slow to load
+
+        weights = sorted(self._points)
+        rows = np.array([self._points[weight] for weight in weights])
+        along, down, turn = (PchipInterpolator(np.log(weights), row).derivative()(at) for row in rows.T)
+        bend: Array = -turn / (np.hypot(along, down) + STILL)
+        return bend

@@ -11,6 +11,7 @@ from ..pipeline import Range
 from ..reconstruction import Method, prepare
 from ..registry import Registry
 from ..rule import Rule
+from .search import rounded
 
 
 def range_of(case: Case, method: Method, rule: Rule, registry: Registry, seed: int = 0) -> tuple[float, float]:
@@ -45,4 +46,4 @@ def _of_pipeline(case: Case, method: Method, rule: Rule, registry: Registry, see
     by_itself = prepare(case, replace(method, rule=None), registry, seed).assembly.parameters.get(rule.parameter)
     if not isinstance(by_itself, float | int) or not 0 < by_itself < math.inf:
         raise InputError(what, expected="its two ends", got="none, and the method chooses no value", cure=cure)
-    return stated.low * by_itself, stated.high * by_itself
+    return rounded(stated.low * by_itself), rounded(stated.high * by_itself)

@@ -60,7 +60,7 @@ def refined_grid(low: float, high: float, count: int, score: Callable[[float], f
         scores[value] = score(value)
 
 
-def rounded(value: float, low: float, high: float) -> float:
+def rounded(value: float, low: float = 0.0, high: float = math.inf) -> float:
     """To four significant digits, which a person can paste and no method notices; the ends stay as they are."""
     return min(max(float(f"{value:.4g}"), low), high)
 
