@@ -12,6 +12,7 @@ from priorloom.config import Plan, make_methods
 from priorloom.diagnose.crossover import Curve, Rival, iteration_seconds, rival_errors, seconds_of
 from priorloom.errors import InputError
 from priorloom.modality import Batch, Case
+from priorloom.multiples import resolve_multiples
 from priorloom.pipeline import Solver
 from priorloom.problem import Problem
 from priorloom.registry import Registry
@@ -41,8 +42,9 @@ class Rivals:
         rivals: list[Rival] = []
         for method in self.methods:
             pipeline = self.registry.pipeline(method.pipeline)
-            arguments, _ = bind(self.registry, pipeline, method.settings)
             with torch.no_grad():
+                settings, _ = resolve_multiples(case, pipeline, method.settings, self.registry)
+                arguments, _ = bind(self.registry, pipeline, settings)
                 assembly = pipeline.assemble(case, **arguments)
             if not isinstance(assembly.steps, FISTA | PDHG):
                 continue

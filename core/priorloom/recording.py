@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from .binding import bind
 from .capsule import CAPSULE_FILE, CONFIG_FILE, Capsule, CaseFacts, ModelFacts, Row, to_json
 from .card import read_card
 from .chosen import TuningCase
@@ -19,6 +18,7 @@ from .errors import InputError
 from .files import write_atomic
 from .loading import find_reader
 from .modality import Case
+from .multiples import check_settings
 from .pipeline import Result, Slot
 from .plan_file import to_yaml
 from .reconstruction import Method
@@ -95,7 +95,7 @@ def used_models(rows: Mapping[str, Sequence[Method]], registry: Registry) -> tup
     found: dict[ModelFacts, None] = {}
     for modality, methods in rows.items():
         for method in methods:
-            arguments, _ = bind(registry, registry.pipeline(method.pipeline), method.settings)
+            arguments = check_settings(registry, registry.pipeline(method.pipeline), method.settings)
             for value in arguments.values():
                 if isinstance(value, ModelSlot):
                     _, card = value.card(modality)
