@@ -141,7 +141,9 @@ def _section(
     results = [result for result, _ in outcomes]
     shown = planes(case, results, modality)
     everything = [*([] if shown.truth is None else [shown.truth]), *shown.images]
-    values = pack(everything) if results else ""
+    # Deflation halves noisy values at best: what cannot fit is not tried.
+    fits = bool(results) and 4 * sum(plane.size for plane in everything) <= 2 * room
+    values = pack(everything) if fits else None
     errors = [] if shown.truth is None else [image - shown.truth for image in shown.images]
     limit = error_limit(errors) if errors else None
     best = _best([row for _, row in outcomes])
@@ -169,7 +171,7 @@ def _section(
         presets=_presets(everything, modality),
         limit=limit,
         range=next((row["data_range"] for _, row in outcomes if row["data_range"] is not None), None),
-        values=values if len(values) <= room else None,
+        values=values if values is not None and len(values) <= room else None,
         truth=None if shown.truth is None else _uri(grey_png(shown.truth, *shown.window)),
         panels=panels,
         curves=convergence_svgs(results),

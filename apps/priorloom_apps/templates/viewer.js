@@ -12,7 +12,7 @@ async function openViewer(root) {
   const state = {};
   const reset = () => {
     Object.assign(state, { low: Number(data.low), high: Number(data.high), limit: Number(data.limit), split: 0.5 });
-    Object.assign(state, { probe: null, line: null, box: null });
+    Object.assign(state, { probe: null, line: null, box: null, drawing: null });
     view.moveTo(0, 0, 1);
     find(".preset").value = "auto";
     forget();
@@ -81,6 +81,7 @@ async function openViewer(root) {
     handle.setAttribute("aria-valuenow", Math.round(100 * state.split));
     root.classList.toggle("captures", view.zoom > 1 || tool() !== "move");
     root.classList.toggle("has-region", box !== null);
+    root.classList.toggle("has-reading", Boolean(state.probe || state.line || box));
     find(".where").textContent = [
       state.probe ? `row ${state.probe.row}, column ${state.probe.column}` : "Point at an image, or tap it, to read its values.",
       box && `region: rows ${box.top} to ${box.bottom}, columns ${box.left} to ${box.right}, ${(box.bottom - box.top + 1) * (box.right - box.left + 1)} pixels`,
@@ -143,6 +144,7 @@ async function openViewer(root) {
       state.drawing = state.drawing ? null : tool();
     } else if (event.key === "+" || event.key === "-") view.zoomAt(event.key === "+" ? 2 : 0.5, state.probe ?? middle);
     else if (event.key === "0") view.moveTo(0, 0, 1);
+    else if (event.key === "Escape") Object.assign(state, { line: null, box: null, drawing: null });
     else return;
     event.preventDefault();
     draw();
