@@ -25,6 +25,7 @@ from priorloom.recording import Recorder
 from priorloom.registry import Registry
 from priorloom.statistics import Summary, summaries
 
+from . import papers
 from .device import on_device, require_device
 from .output import npy_bytes, results_json, row
 from .present import console, notes, progress, table
@@ -116,10 +117,12 @@ def _publish(
         shell.print(summary_table(summary))
     for note in [*notes(results), *tuning_notes(protocol)]:
         shell.print(f"note: {note}", highlight=False, markup=False)
+    for name, content in papers.tables(rows, summary).items():
+        write_atomic(out / name, content)
     try:
-        from . import papers, pictures, report
+        from . import pictures, report
 
-        made = papers.tables(rows, summary) | papers.figures(cases, results, modalities)
+        made = papers.figures(cases, results, modalities)
         for name, content in pictures.case_pictures(cases, results, modalities).items():
             made[f"images/{name}"] = content
         words = in_words(protocol, summary)
