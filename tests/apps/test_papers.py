@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from priorloom.statistics import Paired, Summary
 from priorloom_apps.curves import SERIES
 from priorloom_apps.papers import figures, tables
 
+from .conftest import Cli
 from .pages import MODALITIES, case, pixels, result, row
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -96,3 +99,17 @@ def test_a_drawing_of_curves_has_both_axes_a_legend_and_a_colour_for_each_method
     assert len(lines) == 7 * (SERIES + 1)  # three questions on two axes, and the legend
     hollow = [c for c in root.iter(f"{SVG}circle") if c.attrib["fill"] == "#fff"]
     assert len(hollow) == 6
+
+
+@pytest.mark.parametrize("extra", [True, False], ids=["with the extra", "without it"])
+def test_compare_writes_them(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extra: bool) -> None:
+    if not extra:
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)  # importing it fails
+    small = ["--set", "case.images=[foam]", "--set", "case.image_shape=[24,24]"]
+    run = cli("compare", "-m", "ct", "--method", "fbp", *small, "--out", tmp_path)
+    assert run.code == 0, run.err
+    (written,) = table((tmp_path / "tables" / "results.csv").read_bytes())
+    (row_of_json,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert float(written["psnr"]) == row_of_json["psnr"]
+    assert (tmp_path / "report.html").exists() is (tmp_path / "figures" / "overview.png").exists() is extra
+    assert ("no report.html" in run.out) is not extra
