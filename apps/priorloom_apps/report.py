@@ -26,7 +26,7 @@ from .tradeoff import tradeoff_svg
 
 BUDGET = 40 * 2**20
 """Characters of packed values that a page carries; the cases beyond have static pictures."""
-SCRIPTS = ("values.js", "picture.js", "gestures.js", "readings.js", "viewer.js", "tables.js")
+SCRIPTS = ("values.js", "picture.js", "gestures.js", "readings.js", "controls.js", "viewer.js", "tables.js")
 STYLES = ("report.css", "viewer.css")
 
 

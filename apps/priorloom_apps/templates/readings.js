@@ -21,40 +21,55 @@ function ticks(low, high, most) {
     }
 }
 
-// The cells of the readings: `scales` are the units that values are shown in, the chosen one first.
-function fillTable(table, planes, truth, columns, scales, { probe, box, range }) {
-  const [chosen, other] = scales;
-  const at = probe && probe.row * columns + probe.column;
+// Where the probe is and what the region covers, in words.
+function whereabouts(probe, box) {
+  const point = probe ? `row ${probe.row}, column ${probe.column}` : "Point at an image, or tap it, to read its values.";
+  if (!box) return point;
+  const { top, bottom, left, right } = box;
+  const count = (bottom - top + 1) * (right - left + 1);
+  return `${point} · region: rows ${top} to ${bottom}, columns ${left} to ${right}, ${count} pixels`;
+}
+
+// The cells of the readings, in the units of two scales: the chosen one, and another or none.
+function fillTable(table, { planes, truth, columns, range, state }, [chosen, other]) {
+  const at = state.probe && state.probe.row * columns + state.probe.column;
+  const box = state.region && boxOf(state.region);
   for (const row of table.tBodies[0].rows) {
     const values = planes[row.dataset.plane];
-    const own = values === truth;
-    const put = (name, text) => (row.querySelector(`.${name}`).textContent = text);
-    put("value", probe ? show(chosen.of(values[at])) : "–");
-    if (other) put("other", probe ? show(other.of(values[at]), 3) : "–");
-    if (truth) put("difference", probe && !own ? show(chosen.factor * (values[at] - truth[at]), 3) : "–");
-    const figures = box && measure(values, own ? null : truth, columns, box, range);
-    put("mean", figures ? show(chosen.of(figures.mean)) : "–");
-    put("deviation", figures ? show(chosen.factor * figures.deviation, 3) : "–");
-    if (!truth) continue;
-    put("rmse", figures && !own ? show(chosen.factor * figures.rmse, 3) : "–");
-    put("psnr", figures && !own ? show(figures.psnr, 4) : "–");
+    const judged = values === truth ? null : truth;
+    const put = (name, value, digits) => {
+      const cell = row.querySelector(`.${name}`);
+      if (cell) cell.textContent = value === null ? "–" : show(value, digits);
+    };
+    put("value", state.probe && chosen.of(values[at]), 4);
+    put("other", state.probe && other ? other.of(values[at]) : null, 3);
+    put("difference", state.probe && judged && chosen.factor * (values[at] - judged[at]), 3);
+    const figures = box && measure(values, judged, columns, box, range);
+    put("mean", figures && chosen.of(figures.mean), 4);
+    put("deviation", figures && chosen.factor * figures.deviation, 3);
+    put("rmse", figures && judged && chosen.factor * figures.rmse, 3);
+    put("psnr", figures && judged && figures.psnr, 4);
   }
 }
 
 // The values along the line: `curves` are {values, style, name}, what comes last lies on top.
 function plotProfile(svg, line, curves, columns, scale) {
+  svg.replaceChildren();
+  if (!curves.length) return;
   const pixels = pixelsOfLine(line);
   const length = pixels.at(-1).distance || 1;
-  const drawn = curves.map((curve) => ({ ...curve, heights: pixels.map((p) => scale.of(curve.values[p.row * columns + p.column])) }));
+  const drawn = curves.map(({ values, ...curve }) => (
+    { ...curve, heights: pixels.map(({ row, column }) => scale.of(values[row * columns + column])) }
+  ));
   const [wide, high] = [Math.max(svg.clientWidth, 240), 250];
   const box = { left: 58, right: wide - 10, top: 22, bottom: high - 36 };
-  let low = Math.min(...drawn.flatMap((c) => c.heights)), top = Math.max(...drawn.flatMap((c) => c.heights));
-  if (!(top > low)) [low, top] = [low - (Math.abs(low) || 1) / 2, low + (Math.abs(low) || 1) / 2];
+  const all = drawn.flatMap((curve) => curve.heights);
+  let [low, top] = [Math.min(...all), Math.max(...all)];
+  if (low === top) [low, top] = [low - (Math.abs(low) || 1) / 2, low + (Math.abs(low) || 1) / 2];
   const room = 0.05 * (top - low);
   const x = (distance) => box.left + ((box.right - box.left) * distance) / length;
   const y = (value) => box.bottom + ((box.top - box.bottom) * (value - low + room)) / (top - low + 2 * room);
 
-  svg.replaceChildren();
   svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
   const add = (name, attributes, text) => append(svg, name, attributes, text);
   add("text", { class: "heading", x: box.left, y: 13 }, `Values along the line, ${scale.units}`);
