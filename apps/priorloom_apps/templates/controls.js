@@ -87,7 +87,9 @@ function connectHandle(viewer) {
 
 function connectInputs(viewer) {
   const { root, view } = viewer;
-  const on = (selector, type, act) => root.querySelectorAll(selector).forEach((input) => input.addEventListener(type, act));
+  const on = (selector, type, act) => {
+    for (const input of root.querySelectorAll(selector)) input.addEventListener(type, act);
+  };
   const zoom = (factor) => {
     view.zoomAt(factor, view.middle());
     viewer.draw();

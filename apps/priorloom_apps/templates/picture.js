@@ -75,7 +75,7 @@ function paint(canvas, view, parts, marks) {
     context.beginPath();
     context.rect(Math.round(begin * wide), 0, Math.round(end * wide) - Math.round(begin * wide), high);
     context.clip();
-    context.imageSmoothingEnabled = across < 1; // pixels are seen as what they are, unless several share one of the screen
+    context.imageSmoothingEnabled = across < 1; // pixels look like pixels, unless several share one of the screen
     context.setTransform(across, 0, 0, down, -view.left * across, -view.top * down);
     context.drawImage(image, 0, 0);
     context.restore();

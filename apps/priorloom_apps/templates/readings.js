@@ -23,7 +23,8 @@ function ticks(low, high, most) {
 
 // Where the probe is and what the region covers, in words.
 function whereabouts(probe, box) {
-  const point = probe ? `row ${probe.row}, column ${probe.column}` : "Point at an image, or tap it, to read its values.";
+  const asked = "Point at an image, or tap it, to read its values.";
+  const point = probe ? `row ${probe.row}, column ${probe.column}` : asked;
   if (!box) return point;
   const { top, bottom, left, right } = box;
   const count = (bottom - top + 1) * (right - left + 1);
@@ -82,7 +83,8 @@ function plotProfile(svg, line, curves, columns, scale) {
     add("text", { class: "tick", x: x(tick), y: box.bottom + 15, "text-anchor": "middle" }, plain(tick));
   }
   add("path", { class: "axis", d: `M${box.left} ${box.top}V${box.bottom}H${box.right}` });
-  add("text", { class: "tick", x: (box.left + box.right) / 2, y: high - 5, "text-anchor": "middle" }, "pixels along the line");
+  const middle = (box.left + box.right) / 2;
+  add("text", { class: "tick", x: middle, y: high - 5, "text-anchor": "middle" }, "pixels along the line");
   for (const { style, name, heights } of drawn) {
     const group = add("g", { class: `curve ${style}` });
     append(group, "title", {}, name);

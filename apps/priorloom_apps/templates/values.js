@@ -46,7 +46,7 @@ function boxOf({ from, to }) {
   };
 }
 
-// Mean and standard deviation in a box, and against a truth the root mean square error and PSNR = 20 log10(range / RMSE).
+// Mean and standard deviation in a box; against a truth the root mean square error, and PSNR = 20 log10(range / RMSE).
 function measure(values, truth, columns, { top, bottom, left, right }, range) {
   let count = 0, sum = 0, squares = 0, errors = 0;
   for (let row = top; row <= bottom; row++)

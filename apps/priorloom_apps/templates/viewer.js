@@ -54,7 +54,10 @@ class Viewer {
 
   // The pixel at a point of the image, the nearest one outside of it.
   pixel({ row, column }) {
-    return { row: limited(Math.floor(row), 0, this.rows - 1), column: limited(Math.floor(column), 0, this.columns - 1) };
+    return {
+      row: limited(Math.floor(row), 0, this.rows - 1),
+      column: limited(Math.floor(column), 0, this.columns - 1),
+    };
   }
 
   tool() {
