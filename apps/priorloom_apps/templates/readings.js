@@ -73,7 +73,7 @@ function plotProfile(svg, line, curves, columns, scale) {
 
   svg.setAttribute("viewBox", `0 0 ${wide} ${high}`);
   const add = (name, attributes, text) => append(svg, name, attributes, text);
-  add("text", { class: "heading", x: box.left, y: 13 }, `Values along the line, ${scale.units}`);
+  add("text", { class: "heading", x: box.left, y: 13 }, `Values along the line (${scale.units})`);
   for (const tick of ticks(low - room, top + room, 6)) {
     add("line", { class: "grid", x1: box.left, x2: box.right, y1: y(tick), y2: y(tick) });
     add("text", { class: "tick", x: box.left - 7, y: y(tick) + 4, "text-anchor": "end" }, plain(tick));
