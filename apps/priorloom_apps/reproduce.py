@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,11 +71,8 @@ def run_reproduce(
     plan = moved(recorded_plan(folder, capsule), places)
     tuned = [Path(places[source.path]) for source in capsule.sources if source.setting == "tuned"]
 
-    def recorded(cases: Sequence[Case], rows: dict[str, list[Method]]) -> dict[str, list[Method]]:
-        rows = _recorded_rows(capsule, cases, rows)
-        check_models(capsule, rows, registry)
-        return rows
-
+    check_models(capsule, registry)
+    recorded = partial(_recorded_rows, capsule)
     with _threads(capsule.environment.threads):
         run_comparison(plan, registry, out, device or capsule.device, command, tuned, recorded)
     found = hold_against(capsule, folder, read_capsule(out), out)

@@ -41,7 +41,7 @@ class CaseFacts:
 
 @dataclass(frozen=True, config=_CONFIG)
 class ModelFacts:
-    """A trained model that a method used."""
+    """A registered model that a method used."""
 
     name: Text
     version: Version

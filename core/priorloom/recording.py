@@ -91,31 +91,30 @@ class Recorder:
 
 
 def used_models(rows: Mapping[str, Sequence[Method]], registry: Registry) -> tuple[ModelFacts, ...]:
-    """The trained models that methods run or have in a slot."""
-    found: dict[ModelFacts, None] = {}
+    """The registered models that methods run or have in a slot; those in folders are sources."""
+    known = registry.names("model")
+    found: dict[str, None] = {}
     for modality, methods in rows.items():
         for method in methods:
-            arguments = check_settings(registry, registry.pipeline(method.pipeline), method.settings)
-            for value in arguments.values():
-                if isinstance(value, ModelSlot):
-                    _, card = value.card(modality)
-                elif (
-                    isinstance(value, Slot)
-                    and f"{modality}.{value.name}" in registry.names("model")
-                    and value.parameters.get("path") is None  # a source otherwise
-                ):
-                    card = read_card(registry.model(f"{modality}.{value.name}"))
-                else:
-                    continue
-                found[ModelFacts(card.name, card.version, card.sha256)] = None
-    return tuple(found)
+            for value in check_settings(registry, registry.pipeline(method.pipeline), method.settings).values():
+                if isinstance(value, ModelSlot) and value.path is None:
+                    found[value.card(modality)[1].name] = None
+                elif isinstance(value, Slot) and value.parameters.get("path") is None:
+                    name = f"{modality}.{value.name}"
+                    found |= {name: None} if name in known else {}
+    return tuple(_model_facts(name, registry) for name in found)
 
 
-def check_models(capsule: Capsule, rows: Mapping[str, Sequence[Method]], registry: Registry) -> None:
-    """Raise InputError where a model is not the recorded one."""
-    here = {model.name: model for model in used_models(rows, registry)}
+def _model_facts(name: str, registry: Registry) -> ModelFacts:
+    card = read_card(registry.model(name))
+    return ModelFacts(name, card.version, card.sha256)
+
+
+def check_models(capsule: Capsule, registry: Registry) -> None:
+    """Raise InputError where a registered model is not the recorded one."""
+    known = registry.names("model")
     for wanted in capsule.models:
-        found = here.get(wanted.name)
+        found = _model_facts(wanted.name, registry) if wanted.name in known else None
         if found != wanted:
             got = "none" if found is None else f"version {found.version}, sha256 {found.sha256[:SHOWN]}"
             raise InputError(

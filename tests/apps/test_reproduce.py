@@ -190,11 +190,11 @@ def test_tuned_records_and_models_of_ones_own_are_sources(cli: Cli, tmp_path: Pa
     assert run.code == 0, run.err
     capsule = json.loads((out / "capsule.json").read_text())
     weights = hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
-    assert {s["setting"]: s["files"][0]["name"] for s in capsule["sources"]} == {
-        "model.path": "mine/1/model.safetensors",
-        "tuned": "tuned.json",
-    }
-    assert [m["sha256"] for m in capsule["models"]] == [weights]
+    mine, tuned = sorted(capsule["sources"], key=lambda s: s["setting"])
+    assert (mine["setting"], tuned["setting"]) == ("model.path", "tuned")
+    assert (mine["files"][0]["name"], mine["files"][0]["sha256"]) == ("mine/1/model.safetensors", weights)
+    assert tuned["files"][0]["name"] == "tuned.json"
+    assert capsule["models"] == []  # only those that plugins offer
     assert cli("reproduce", out).code == 0
 
     record.write_text(record.read_text() + " ")
@@ -204,8 +204,13 @@ def test_tuned_records_and_models_of_ones_own_are_sources(cli: Cli, tmp_path: Pa
 def test_a_shipped_model_that_changed_is_refused(cli: Cli, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert cli("compare", "-m", "ct", "--method", "fbp-unet", *SMALL, "--out", out).code == 0
+    card = json.loads((Registry.discover().model("ct.fbp-unet") / "card.json").read_text())
+    (recorded,) = json.loads((out / "capsule.json").read_text())["models"]
+    assert recorded == {key: card[key] for key in ("name", "version", "sha256")}
     _change(out, lambda c: c["models"][0].update(sha256="0" * 64))
     _refused(cli("reproduce", out), "changed data: model 'ct.fbp-unet': expected version 1, sha256 000000000000, got")
+    _change(out, lambda c: c["models"][0].update(name="ct.gone"))
+    _refused(cli("reproduce", out), "changed data: model 'ct.gone'")
 
 
 def test_an_interrupted_comparison_is_no_capsule(
