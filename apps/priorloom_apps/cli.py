@@ -209,7 +209,7 @@ def tune(
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON file to write.")] = Path("priorloom-tuned.json"),
     rule: Annotated[
-        str, typer.Option("--rule", help="cases (the best on cases with a truth) or discrepancy.")
+        str, typer.Option("--rule", help="cases (tuning cases), discrepancy, lcurve, gcv, sure, or oracle (reference).")
     ] = "cases",
     budget: Annotated[int | None, typer.Option("--budget", help="Runs of the method in all; recorded.")] = None,
     measure: Annotated[str | None, typer.Option("--measure", help="psnr, ssim or nmse, for the rule cases.")] = None,
@@ -220,7 +220,7 @@ def tune(
     device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
-    """Choose a method's parameters by the discrepancy principle or on tuning cases; write the record for compare."""
+    """Choose a method's parameters on tuning cases, or by a rule on one; write the record for compare."""
     from .tune import run_tune
 
     plan = plan_from(config, modality, input, seed, set)

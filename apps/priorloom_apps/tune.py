@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from priorloom.choice import MEASURES, Measure, by_discrepancy, on_cases
+from priorloom.choice import MEASURES, ON_ONE_CASE, RUNS, Measure, on_cases
 from priorloom.chosen import RECORDS, Chosen, ChosenBy, Trial
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError, did_you_mean
@@ -51,8 +51,8 @@ def run_tune(
     out
         The record, a name that ends in .json.
     rule, budget, measure
-        "cases" (with psnr, ssim or nmse) or "discrepancy", and the runs of the method in all; eight settings for
-        every parameter when absent.
+        "cases" (with psnr, ssim or nmse), or a rule on one case (`priorloom.rule.Rule`), and the runs of the method in
+        all; eight settings for every parameter when absent.
     device
         "cpu" or "cuda".
 
@@ -72,16 +72,20 @@ def run_tune(
         raise InputError("tuning cases", expected="one modality", got=", ".join(modalities), cure="add --modality NAME")
     (row,) = make_methods(replace(plan, methods=(method,)), registry, modalities)[modalities[0]]
     check_writable(out.parent)
-    runs = SETTINGS * len(cases) * len(ranges) if budget is None else budget
-    progress = _Progress(runs)
-    if chosen_rule == "discrepancy":
+    if row.rule is not None:
+        raise InputError(f"'{row.rule.parameter}' of method '{row.name}'", expected="no rule, since --rule names it",
+                         got=f"the rule {row.rule.name}", cure="leave it out")  # fmt: skip
+    each = RUNS.get(chosen_rule, 1)
+    runs = SETTINGS * each * len(cases) * len(ranges) if budget is None else budget
+    progress = _Progress(runs, each)
+    if chosen_rule in ON_ONE_CASE:
         if len(cases) != 1 or len(ranges) != 1:
             got = f"{len(cases)} cases, {len(ranges)} parameters"
-            raise InputError("rule discrepancy", expected="one case and one parameter", got=got,
+            raise InputError(f"rule {chosen_rule}", expected="one case and one parameter", got=got,
                              cure="choose one, e.g. by --input FILE")  # fmt: skip
         ((parameter, (low, high)),) = ranges.items()
-        found = by_discrepancy(cases[0], row, parameter, low, high, budget=runs, registry=registry, seed=plan.seed,
-                               on_trial=progress)  # fmt: skip
+        found = ON_ONE_CASE[chosen_rule](cases[0], row, parameter, low, high, budget=runs, registry=registry,
+                                         seed=plan.seed, on_trial=progress)  # fmt: skip
     else:
         found = on_cases(cases, row, ranges, budget=runs, measure=_measure(measure), registry=registry, seed=plan.seed,
                          on_trial=progress)  # fmt: skip
@@ -93,11 +97,11 @@ def run_tune(
 class _Progress:
     """One line for each trial on standard error."""
 
-    def __init__(self, runs: int) -> None:
-        self.runs, self.done = runs, 0
+    def __init__(self, runs: int, each: int) -> None:
+        self.runs, self.each, self.done = runs, each, 0
 
     def __call__(self, trial: Trial) -> None:
-        self.done += len(trial.figures)
+        self.done += self.each * len(trial.figures)
         values = ", ".join(f"{name}={value:g}" for name, value in trial.settings.items())
         print(f"[{self.done}/{self.runs}] {values}: {_number(trial.mean)}", file=sys.stderr, flush=True)
 
@@ -105,7 +109,7 @@ class _Progress:
 def _rule(rule: str, measure: str | None) -> ChosenBy:
     for known in RECORDS:
         if rule == known:
-            if known == "discrepancy" and measure is not None:
+            if known != "cases" and measure is not None:
                 raise InputError("--measure", expected="the rule cases", got=f"the rule {rule}", cure="leave it out")
             return known
     raise InputError(f"unknown rule '{rule}'", cure=did_you_mean(rule, RECORDS))

@@ -5,7 +5,7 @@ budget, and does the same again for the same seed. What it returns says what was
 """
 
 from .cases import on_cases
-from .choose import ON_ONE_CASE, check_rule, choose, facts
+from .choose import ON_ONE_CASE, RUNS, check_rule, choose, facts
 from .discrepancy import by_discrepancy
 from .gcv import by_gcv
 from .lcurve import by_lcurve
@@ -15,6 +15,6 @@ from .sure import by_sure
 from .trials import MEASURES, Measure, OnTrial, check_ranges, measured_entries, noise_level
 
 __all__ = [
-    "MEASURES", "ON_ONE_CASE", "Measure", "OnTrial", "by_discrepancy", "by_gcv", "by_lcurve", "by_oracle", "by_sure",
+    "MEASURES", "ON_ONE_CASE", "RUNS", "Measure", "OnTrial", "by_discrepancy", "by_gcv", "by_lcurve", "by_oracle", "by_sure",
     "check_ranges", "check_rule", "choose", "facts", "measured_entries", "noise_level", "on_cases", "range_of",
 ]  # fmt: skip

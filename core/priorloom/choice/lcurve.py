@@ -26,6 +26,9 @@ STILL = 1e-3
 """Where log D and log R change by less than this while the weight grows e-fold, the curve stands still, and its angle
 is rounding."""
 
+FINE = 0.15
+"""Gaps between logarithms of the weight that a cubic bridges to within the curvature of the curve."""
+
 
 def by_lcurve(
     case: Case,
@@ -50,9 +53,8 @@ def by_lcurve(
 
     ``kappa = -theta' / sqrt((log D)'^2 + (log R)'^2)``, with ``' = d / d log lam``.
 
-    The three are interpolated by monotone cubics through the trials; half of the budget is a grid, and the rest goes
-    where kappa is largest, until that is where a trial was. The figure of a trial is ``D / (lam R)``, the negative
-    slope.
+    The three are interpolated by cubic splines through the trials; half of the budget is a grid, and the rest goes
+    where kappa is largest, and beside it. The figure of a trial is ``D / (lam R)``, the negative slope.
 
     The rule needs no noise level, and no white noise. It has no theory behind it: as the noise vanishes or the image
     grows it need not converge (Vogel 1996), and where the curve is smooth the corner is vague. x must be the minimum:
@@ -107,8 +109,8 @@ def by_lcurve(
     for value in spread(low, high, max(LEAST + 1, (budget + 1) // 2)):
         look(value)
     while len(curve) >= LEAST and len(runs.trials) < budget:
-        t = curve.corner()
-        if curve.nearest(t) <= NEAR or not look(rounded(math.exp(t), low, high)):
+        value = curve.next(rounded(curve.corner(), low, high))
+        if value is None or not look(value):
             break
     if len(curve) < LEAST:
         raise runs.unusable()
@@ -154,14 +156,23 @@ class Curve:
         """A point: misfit and penalty without the weight, both up to constant factors, and the negative slope."""
         self._points[weight] = (math.log(misfit), math.log(penalty), math.atan(slope))
 
-    def nearest(self, t: float) -> float:
-        """How far the logarithm of the nearest weight is from t."""
-        return min(abs(t - math.log(weight)) for weight in self._points)
-
     def corner(self) -> float:
-        """The logarithm of the weight where the interpolated curvature is largest."""
-        at = np.linspace(math.log(min(self._points)), math.log(max(self._points)), 2001)
-        return float(at[int(np.argmax(self._curvature(at)))])
+        """The weight at which the interpolated curvature is largest."""
+        at = np.linspace(math.log(min(self._points)), math.log(max(self._points)), 4001)
+        return math.exp(at[int(np.argmax(self._curvature(at)))])
+
+    def next(self, corner: float) -> float | None:
+        """Where to look next: at the corner, or, where a point is there already, into the wider gap beside it; None
+        where the corner is known as well as the interpolation allows."""
+        here = min(self._points, key=lambda weight: abs(math.log(weight / corner)))
+        if abs(math.log(corner / here)) > NEAR:
+            return corner
+        beside = [min((w for w in self._points if w > here), default=here),
+                  max((w for w in self._points if w < here), default=here)]  # fmt: skip
+        other = max(beside, key=lambda weight: abs(math.log(weight / here)))
+        if abs(math.log(other / here)) <= FINE:
+            return None
+        return rounded(math.sqrt(here * other))
 
     def curvatures(self) -> dict[float, float]:
         """The curvature at every point, by its weight."""
@@ -169,10 +180,10 @@ class Curve:
         return dict(zip(weights, map(float, self._curvature(np.log(weights))), strict=True))
 
     def _curvature(self, at: Array) -> Array:
-        from scipy.interpolate import PchipInterpolator  # imported late: it is slow to load
+        from scipy.interpolate import CubicSpline  # imported late: it is slow to load
 
         weights = sorted(self._points)
         rows = np.array([self._points[weight] for weight in weights])
-        along, down, turn = (PchipInterpolator(np.log(weights), row).derivative()(at) for row in rows.T)
+        along, down, turn = (CubicSpline(np.log(weights), row)(at, 1) for row in rows.T)
         bend: Array = -turn / (np.hypot(along, down) + STILL)
         return bend
