@@ -15,6 +15,7 @@ from tornado.web import ErrorHandler
 
 from priorloom.registry import Registry
 
+from ..complaint import complaint
 from .files import Root
 from .look import PAGE, STYLE, StudioDesign, policy, say, text
 from .page import Page
@@ -40,7 +41,12 @@ def application(
             page.add_panel("side", text(""))
             page.add_panel("stage", text(say("Open the address that the terminal printed.", "warn")))
             return page
-        studio = Page(registry, root, _later(pn.state.curdoc), file, modality)
+        try:
+            studio = Page(registry, root, _later(pn.state.curdoc), file, modality)
+        except Exception as error:
+            page.add_panel("side", text(""))
+            page.add_panel("stage", text(say(complaint(error), "warn")))
+            return page
         pn.state.onload(studio.begin)  # not before: what changes while a browser loads the page is lost on it
         pn.state.on_session_destroyed(lambda _: studio.stop.set())
         page.add_panel("side", studio.side)

@@ -21,7 +21,7 @@ SERIES = ("#7fb2ee", "#f2905f", "#67c797", "#c09ae3")
 """The colour of each method, in order; the style sheets say them too."""
 
 
-class StudioDesign(Design):
+class StudioDesign(Design):  # type: ignore[misc]
     """The style sheet of every component: each has a shadow root, into which the page's own does not reach."""
 
     modifiers = {Viewable: {"stylesheets": [Inherit, WIDGETS]}}  # noqa: RUF012

@@ -12,13 +12,10 @@ from typing import Any
 
 import panel as pn
 
-from priorloom.errors import OutputError
 from priorloom.pipeline import Result
-from priorloom.reconstruction import TROUBLE
 from priorloom.registry import Registry
 
 from ..complaint import complaint
-from ..present import notes
 from .curves import Curves
 from .files import Root
 from .look import say, text
@@ -37,7 +34,11 @@ from .session import (
     open_case,
     run_methods,
 )
+from .tables import results_table, verdict
 from .viewer import Viewer
+
+SECOND = "tv-pdhg"
+"""What stands beside the direct method at first, where it fits."""
 
 
 class Page:
@@ -59,6 +60,8 @@ class Page:
     ) -> None:  # fmt: skip
         self.registry, self.root, self.later = registry, root, later
         self.opened: Opened | None = None
+        self.modality = ""
+        self.fitting: tuple[str, ...] = ()
         self.panels: list[MethodPanel] = []
         self.stop = threading.Event()
         self.worker: threading.Thread | None = None
@@ -124,6 +127,9 @@ class Page:
             self.again = True
             self.stop.set()
             return
+        self.opened = None  # nothing runs on a case that is no longer chosen
+        self.viewer.view.visible = False
+        self._forget()
         self.status.object = say("Opening the case …")
         self._work(partial(self._open, source))
 
@@ -133,21 +139,18 @@ class Page:
         self.later(partial(self._show_case, opened, fitting))
 
     def _show_case(self, opened: Opened, fitting: tuple[str, ...]) -> None:
-        other = self.opened is None or self.opened.case.modality != opened.case.modality
-        self.opened, self.fitting = opened, fitting
+        other = self.modality != opened.case.modality
+        self.opened, self.modality, self.fitting = opened, opened.case.modality, fitting
         facts = {k: v for k, v in opened.case.metadata.items() if not isinstance(v, list | tuple | dict)}
         listed = "; ".join(f"{k}: {v:g}" if isinstance(v, float) else f"{k}: {v}" for k, v in list(facts.items())[:12])
         self.source.facts.object = f'<p class="quiet"><b>{escape(opened.case.name)}</b> {escape(listed)}</p>'
-        self._forget()
         self.viewer.lay_out(opened, [])
+        for panel in self.panels:
+            panel.known = False
         if other:
             self.panels = []
             self._add(Row(fitting[0]))
-            iterative = next((n for n in ("tv-pdhg",) if n in fitting), fitting[-1])
-            self._add(Row(iterative))
-        else:
-            for panel in self.panels:
-                panel.automatic = {}
+            self._add(Row(SECOND if SECOND in fitting else fitting[-1]))
         self.status.object = say(f"{opened.case.name} is open: press Run.")
         self._preview()
         self._learn()
@@ -185,10 +188,12 @@ class Page:
 
     def _learn(self) -> None:
         """Find what methods choose by themselves, which the sliders are centred on."""
-        unknown = [p for p in self.panels if any(f.slider is not None and f.slider.disabled for f in p.fields)]
+        unknown = [panel for panel in self.panels if not panel.known]
         if not unknown or self.opened is None or self._busy():
             return
-        self._work(partial(self._centre, self.opened, [(p, p.row) for p in unknown]))
+        for panel in unknown:
+            panel.known = True
+        self._work(partial(self._centre, self.opened, [(panel, panel.row) for panel in unknown]))
 
     def _centre(self, opened: Opened, rows: Sequence[tuple[MethodPanel, Row]]) -> None:
         for panel, row in rows:
@@ -230,7 +235,7 @@ class Page:
                 self.errors.append(f"{frame.method}: {frame.error}")
                 self.status.object = say(self.errors[-1], "warn")
             elif frame.result is not None:
-                tile.say(_verdict(frame.result))
+                tile.say(verdict(frame.result))
                 self.results[frame.place] = frame.result
                 self._tabulate()
             else:
@@ -251,9 +256,8 @@ class Page:
         self._tabulate()
 
     def _tabulate(self) -> None:
-        results = [self.results[place] for place in sorted(self.results)]
-        self.tabled.visible = bool(results)
-        self.table.object = _table(self.results) + _notes(results)
+        self.tabled.visible = bool(self.results)
+        self.table.object = results_table(self.results)
 
     # Work beside the page.
 
@@ -294,18 +298,14 @@ class Page:
 
     def _preview(self) -> None:
         self._unsaved()
-        try:
-            shown = self._config(self.root.path)
-        except Exception as error:
-            self.config.object = say(complaint(error), "warn")
-            return
-        self.config.object = f"<pre>{escape(shown)}</pre>"
+        shown = self._config(self.root.path)
+        self.config.object = f"<pre>{escape(shown)}</pre>" if shown else ""
+        self.save.disabled = not shown
 
     def _config(self, folder: Path) -> str:
-        source = self.source.source
-        if source is None or not self.panels:
+        if self.opened is None or not self.panels:
             return ""
-        return config_text(source, methods_of([panel.row for panel in self.panels]), folder)
+        return config_text(self.opened.source, methods_of([panel.row for panel in self.panels]), folder)
 
     def _unsaved(self) -> None:
         self.replace.visible = False
@@ -321,42 +321,8 @@ class Page:
                 self.saved.object = say(f"{name} exists: replace it, or choose another name.", "warn")
                 return
             self.root.save(name, self._config(target.parent), replace=replace)
-        except OutputError as error:
-            self.saved.object = say(str(error), "warn")
-            return
         except Exception as error:
             self.saved.object = say(complaint(error), "warn")
             return
         command = f"priorloom compare {shlex.quote(str(target))}"
         self.saved.object = f"{say(f'Saved {name}. Run it again with:', 'good')}<pre>{escape(command)}</pre>"
-
-
-def _verdict(result: Result) -> str:
-    quality = "" if result.metrics is None else f"{result.metrics['psnr']:.2f} dB, "
-    return f"{quality}{result.seconds:.2f} s"
-
-
-def _table(results: dict[int, Result]) -> str:
-    head = ("method", "PSNR dB", "SSIM", "seconds", "iterations", "residual", "converged", "certificate")
-    rows = []
-    for place, r in sorted(results.items()):
-        quality = (
-            ("no truth", "no truth") if r.metrics is None else (f"{r.metrics['psnr']:.2f}", f"{r.metrics['ssim']:.4f}")
-        )
-        ending = "–" if r.converged is None else "yes" if r.converged else "NO"
-        if r.outcome in TROUBLE:
-            ending = r.outcome.upper()
-        residual = "–" if r.residual is None else f"{r.residual:.1e}"
-        cells = (*quality, f"{r.seconds:.2f}", str(r.iterations), residual, ending, r.certificate)
-        name = f'<i class="dot s{place}"></i>{escape(r.method)}'
-        marked = "".join(
-            f"<td{' class=warn-ink' if c in ('NO', ending.upper()) and c != '–' and c != 'YES' else ''}>{escape(c)}</td>"
-            for c in cells
-        )
-        rows.append(f"<tr><td>{name}</td>{marked}</tr>")
-    titles = "".join(f"<th>{name}</th>" for name in head)
-    return f'<div class="scroll"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-
-
-def _notes(results: Sequence[Result]) -> str:
-    return "<ul>" + "".join(f"<li>{escape(note)}</li>" for note in notes(results)) + "</ul>" if results else ""

@@ -106,11 +106,11 @@ class MethodPanel:
     ) -> None:  # fmt: skip
         self.registry, self.modality, self.changed = registry, modality, changed
         self.fields: list[Field] = []
-        self.automatic: dict[str, float] = {}
+        self.known = False  # whether what the method chooses by itself has been asked for
         self.choice = pn.widgets.Select(
             options=list(methods), value=row.pipeline, margin=0, sizing_mode="stretch_width", min_width=0
         )
-        self.away = pn.widgets.Button(name="Remove", margin=(0, 0, 0, 6), width=76)
+        self.away = pn.widgets.Button(name="Remove", margin=(0, 0, 0, 6), width=72)
         self.dot = text("", width=20)
         self.summary = text("", styles={"margin": "4px 0"})
         self.first = pn.Column(margin=0, sizing_mode="stretch_width")
@@ -118,7 +118,8 @@ class MethodPanel:
         self.fold = pn.Card(self.rest, title="More parameters", collapsed=True, margin=0, sizing_mode="stretch_width")
         self.view = pn.Column(
             pn.Row(self.dot, self.choice, self.away, margin=0, align="center", sizing_mode="stretch_width"),
-            self.summary, self.first, self.fold, css_classes=["method"], margin=(0, 0, 8, 0), sizing_mode="stretch_width",
+            self.summary, self.first, self.fold, css_classes=["method"], margin=(0, 0, 8, 0),
+            sizing_mode="stretch_width",
         )  # fmt: skip
         self.place(place)
         self._fill(dict(row.settings))
@@ -136,13 +137,11 @@ class MethodPanel:
 
     def centre(self, values: Mapping[str, float]) -> None:
         """What the method chooses by itself on the case."""
-        self.automatic = dict(values)
         for field in self.fields:
             field.centre(values.get(field.control.name))
 
     def _choose(self) -> None:
         self._fill({})
-        self.automatic = {}
         self.changed()
 
     def _edited(self) -> None:
@@ -158,6 +157,7 @@ class MethodPanel:
         controls = controls_of(self.registry, pipeline, settings, self.modality)
         self.fields = [Field(c, settings.get(c.name), self._edited) for c in controls]
         self.slots = {n: v for n, v in settings_of(self.fields).items() if n.endswith(".name")}
+        self.known = not any(f.control.range is not None and f.control.range.relative for f in self.fields)
         self.summary.object = f'<span class="quiet">{escape(pipeline.kind)}: {escape(pipeline.summary)}</span>'
         self.first.objects = [f.view for f in self.fields if f.control.name in pipeline.search]
         self.rest.objects = [f.view for f in self.fields if f.control.name not in pipeline.search]
@@ -220,6 +220,7 @@ class SourcePanel:
         return None if self.file is None else Source(self.given, self.file, settings, seed)
 
     def _reset(self) -> None:
+        self._list()
         self._fill()
         self.changed()
 

@@ -68,9 +68,15 @@ class Source:
 
     def plan(self, methods: Sequence[Method] | None = None) -> Plan:
         """The comparison of `methods` on this case."""
-        kind = {"case": self.settings} if self.file is None else {"options": self.settings}
-        chosen = None if methods is None else tuple(methods)
-        return Plan(modality=self.modality, input=self.file, methods=chosen, seed=self.seed, **kind)
+        simulated = self.file is None
+        return Plan(
+            modality=self.modality,
+            input=self.file,
+            options={} if simulated else self.settings,
+            case=self.settings if simulated else {},
+            methods=None if methods is None else tuple(methods),
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +116,7 @@ def open_case(registry: Registry, source: Source) -> Opened:
     space = case.operator.domain
     pixels = int(np.prod(space.shape[-2:]))
     if space.size > VALUE_LIMIT or pixels > PLANE_LIMIT:
-        raise InputError(f"image of case '{case.name}'", expected=f"at most {VALUE_LIMIT} values, {PLANE_LIMIT} a plane",
+        raise InputError(f"image of case '{case.name}'", expected=f"at most {VALUE_LIMIT} values, {PLANE_LIMIT} shown",
                          got=" x ".join(map(str, space.shape)), cure="use priorloom reconstruct")  # fmt: skip
     opened = Opened(source, case, registry.modality(case.modality), None)
     return opened if case.truth is None else replace(opened, truth=opened.shown(case.truth))

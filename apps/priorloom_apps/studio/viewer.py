@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -66,7 +65,7 @@ class Viewer:
     def __init__(self) -> None:
         self.grey = LinearColorMapper(palette="Greys256", low=0.0, high=1.0)
         self.signed = LinearColorMapper(palette=_palette(), low=-1.0, high=1.0)
-        self.ranges = (Range1d(0, 1), Range1d(1, 0))
+        self.ranges = (Range1d(start=0, end=1), Range1d(start=1, end=0))
         self.presets: Mapping[str, tuple[float, float]] = {}
         self.preset = pn.widgets.RadioButtonGroup(options=[WHOLE], value=WHOLE, margin=(2, 12, 2, 0))
         self.level = pn.widgets.RangeSlider(
@@ -79,7 +78,9 @@ class Viewer:
         self.tiles = [Tile(f"s{place}", self.ranges, self.grey, self.signed) for place in range(METHODS)]
         views = [tile.view for tile in (self.first, *self.tiles)]
         self.grid = pn.Column(*views, css_classes=["tile-grid"], sizing_mode="stretch_width", margin=0)
-        self.bar = pn.FlexBox(self.preset, self.level, self.errors, self.scale, align_items="center", margin=0)
+        self.bar = pn.FlexBox(
+            self.preset, self.level, self.errors, self.scale, align_items="center", margin=(0, 0, 8, 0)
+        )
         self.view = pn.Column(
             self.bar, self.grid, css_classes=["box"], sizing_mode="stretch_width", margin=(0, 0, 12, 0), visible=False
         )
@@ -97,8 +98,8 @@ class Viewer:
         self.first.begin("" if opened.truth is None else "truth", columns / rows, opened.units)
         if opened.truth is not None:
             self.first.show(opened.truth, None)
-        for tile, name in itertools.zip_longest(self.tiles, names, fillvalue=""):
-            tile.begin(name, columns / rows, opened.units)
+        for place, tile in enumerate(self.tiles):
+            tile.begin(names[place] if place < len(names) else "", columns / rows, opened.units)
         self.errors.visible = self.scale.visible = opened.truth is not None
         self.view.visible = any(view.visible for view in self.grid)
         if new:
@@ -163,9 +164,9 @@ def _data(plane: Plane) -> dict[str, list[Any]]:
     return {"image": [np.ascontiguousarray(plane)], "dw": [plane.shape[1]], "dh": [plane.shape[0]]}
 
 
-def _plot(source: ColumnDataSource, ranges: tuple[Range1d, Range1d], mapper: LinearColorMapper) -> figure:
+def _plot(source: ColumnDataSource, ranges: tuple[Range1d, Range1d], mapper: LinearColorMapper) -> Any:
     """Row 0 on top, one pixel of the image per unit."""
-    plot = bare(figure(
+    plot: Any = bare(figure(
         x_range=ranges[0], y_range=ranges[1], tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom",
         sizing_mode="scale_width", min_border=0, width=300, height=300, aspect_ratio=1.0,
     ))  # fmt: skip
