@@ -34,33 +34,41 @@ class View {
   }
 }
 
-// A canvas of one pixel a value; `colour(pixels, 4 i, value)` writes red, green and blue.
-function picture(rows, columns, value, colour) {
+// A canvas of one pixel a value; `colour(i)` is the value's colour as one word, as `opaque` makes it.
+function picture(rows, columns, colour) {
   const canvas = document.createElement("canvas");
   canvas.width = columns;
   canvas.height = rows;
   const context = canvas.getContext("2d");
   const image = context.createImageData(columns, rows);
-  for (let i = 0; i < rows * columns; i++) {
-    colour(image.data, 4 * i, value(i));
-    image.data[4 * i + 3] = 255;
-  }
+  const words = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < words.length; i++) words[i] = colour(i);
   context.putImageData(image, 0, 0);
   return canvas;
 }
 
-// `low` is black, `high` white, linear between; the clamped array rounds to the nearest and clips.
-const grey = (low, high) => (pixels, at, value) => {
-  pixels[at] = pixels[at + 1] = pixels[at + 2] = (255 * (value - low)) / (high - low);
-};
+const opaque = (red, green, blue) => (255 << 24) | (blue << 16) | (green << 8) | red;
 
-// The stops of `colours` from -limit to limit, linear between.
-const signed = (limit, colours) => (pixels, at, value) => {
-  const place = limited((value / limit + 1) / 2, 0, 1) * (colours.length - 1);
-  const stop = Math.min(Math.floor(place), colours.length - 2);
-  for (let c = 0; c < 3; c++)
-    pixels[at + c] = colours[stop][c] + (place - stop) * (colours[stop + 1][c] - colours[stop][c]);
-};
+// `low` is black, `high` white, linear and rounded between.
+function grey(values, low, high) {
+  const scale = 255 / (high - low);
+  return (i) => {
+    const level = Math.round(limited((values[i] - low) * scale, 0, 255));
+    return opaque(level, level, level);
+  };
+}
+
+// Errors in the stops of `colours` from -limit to limit, linear between.
+function signed(values, truth, limit, colours) {
+  const last = colours.length - 1;
+  return (i) => {
+    const place = limited(((values[i] - truth[i]) / limit + 1) / 2, 0, 1) * last;
+    const stop = Math.min(Math.floor(place), last - 1), share = place - stop;
+    const [from, to] = [colours[stop], colours[stop + 1]];
+    const mixed = (c) => Math.round(from[c] + share * (to[c] - from[c]));
+    return opaque(mixed(0), mixed(1), mixed(2));
+  };
+}
 
 // Draw `parts`, each a picture with the share of the canvas from `begin` to `end`, as the view sees them.
 function paint(canvas, view, parts, marks) {

@@ -77,12 +77,12 @@ class Viewer {
   // Pictures are made when they are first painted in a window.
   greyOf(plane) {
     const { low, high } = this.state;
-    return (this.greys[plane] ??= picture(this.rows, this.columns, (i) => this.planes[plane][i], grey(low, high)));
+    return (this.greys[plane] ??= picture(this.rows, this.columns, grey(this.planes[plane], low, high)));
   }
 
   errorOf(plane) {
-    const error = (i) => this.planes[plane][i] - this.truth[i];
-    return (this.errors[plane] ??= picture(this.rows, this.columns, error, signed(this.state.limit, this.colours)));
+    const { planes, truth, colours, state: { limit } } = this;
+    return (this.errors[plane] ??= picture(this.rows, this.columns, signed(planes[plane], truth, limit, colours)));
   }
 
   // Once in a frame, however often it is asked for.
