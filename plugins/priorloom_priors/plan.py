@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from priorloom import Case, Functional, Pipeline, PnP, Problem, Step
 from priorloom.errors import InputError
-from priorloom.pipeline import Assembly, Slot, Solver, backprojected_noise, least_squares
+from priorloom.pipeline import Assembly, Range, Slot, Solver, backprojected_noise, least_squares
 from priorloom.plug_and_play import RED
 from priorloom.steps import DataProximal, GradientDescent, Relaxed
 from priorloom.steps.accelerated import AcceleratedDescent
@@ -127,9 +127,15 @@ def plan_for(
     return Plan(case, filled, start, solver, uncertified, relaxation, noise, back, noise**2 / back, dict(chosen))
 
 
-def plug_and_play(name: str, how: str, assemble: Callable[..., Assembly]) -> Pipeline:
-    """A method with the data term ``0.5 |Ax - y|^2``; `how` says the rest."""
-    return Pipeline(name, "pnp", f"0.5 |Ax - y|^2 with {how}", assemble)
+SIGMA = {"sigma": Range(0.25, 4.0, relative=True)}
+"""What of plug-and-play is tuned: the strength of the denoiser, which the free steps follow."""
+
+
+def plug_and_play(
+    name: str, how: str, assemble: Callable[..., Assembly], search: Mapping[str, Range] = SIGMA
+) -> Pipeline:
+    """A method with the data term ``0.5 |Ax - y|^2``; `how` says the rest, and `search` what is tuned."""
+    return Pipeline(name, "pnp", f"0.5 |Ax - y|^2 with {how}", assemble, search=search)
 
 
 def with_gradient_step(

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from priorloom import Case, Pipeline
 from priorloom.errors import InputError
-from priorloom.pipeline import Assembly, Slot, Solver
+from priorloom.pipeline import Assembly, Range, Slot, Solver
 from priorloom.plug_and_play import ImplicitPrior
 from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG
 from priorloom.steps.equilibrium import Anderson
 
 from .denoiser_slot import Phase
-from .plan import Uncertified, plan_for, plug_and_play, positive, with_free_step, with_gradient_step
+from .plan import SIGMA, Uncertified, plan_for, plug_and_play, positive, with_free_step, with_gradient_step
 
 PDHG_STEP = 10.0
 """Of 1, 3, 10, 30 and 100 the least at which PDHG, stopped at the default tolerance, is at its fixed point on a small
@@ -96,7 +96,8 @@ def pnp_hqs() -> Pipeline:
     ----------
     Zhang et al. (2022), Plug-and-play image restoration with deep denoiser prior, IEEE TPAMI 44, 6360-6376.
     """
-    return plug_and_play("pnp-hqs", "a denoiser at falling noise levels, by half-quadratic splitting", _pnp_hqs)
+    how = "a denoiser at falling noise levels, by half-quadratic splitting"
+    return plug_and_play("pnp-hqs", how, _pnp_hqs, {**SIGMA, "weight": Range(0.02, 2.0)})
 
 
 def pnp_drs() -> Pipeline:

@@ -7,7 +7,7 @@ sqrt(pixels) / |A|_F``; a level that is chosen stays in the range of a trained d
 from __future__ import annotations
 
 from priorloom import Case, Pipeline
-from priorloom.pipeline import Assembly, Slot, Solver
+from priorloom.pipeline import Assembly, Range, Slot, Solver
 from priorloom.steps import DataProximal, GradientDescent
 from priorloom.steps.accelerated import AcceleratedDescent
 
@@ -15,6 +15,7 @@ from .denoiser_slot import Phase
 from .plan import Uncertified, plan_for, plug_and_play, with_red
 
 RIDGE = Slot("denoiser", "ridge")
+SEARCH = {"tau": Range(0.1, 10.0, relative=True)}
 RED_SOLVER = Solver(max_iterations=3000, tolerance=1e-5)
 
 
@@ -25,7 +26,9 @@ def red_gradient() -> Pipeline:
     ----------
     Romano, Elad and Milanfar (2017), The little engine that could, SIAM J. Imaging Sci. 10, 1804-1844.
     """
-    return plug_and_play("red-gradient", "tau (x - D(x)) for the prior's gradient, by gradient descent", _red_gradient)
+    return plug_and_play(
+        "red-gradient", "tau (x - D(x)) for the prior's gradient, by gradient descent", _red_gradient, SEARCH
+    )
 
 
 def red_accelerated() -> Pipeline:
@@ -35,7 +38,9 @@ def red_accelerated() -> Pipeline:
     ----------
     Li and Lin (2015), Accelerated proximal gradient methods for nonconvex programming, NeurIPS.
     """
-    return plug_and_play("red-accelerated", "tau g(x), D = I - grad g, by accelerated descent", _red_accelerated)
+    return plug_and_play(
+        "red-accelerated", "tau g(x), D = I - grad g, by accelerated descent", _red_accelerated, SEARCH
+    )
 
 
 def red_proximal() -> Pipeline:
@@ -46,7 +51,9 @@ def red_proximal() -> Pipeline:
     Reehorst and Schniter (2019), Regularization by denoising: clarifications and new interpretations, IEEE Trans.
     Comput. Imaging 5, 52-67.
     """
-    return plug_and_play("red-proximal", "tau (x - D(x)) for the prior's gradient, the data in the prox", _red_proximal)
+    return plug_and_play(
+        "red-proximal", "tau (x - D(x)) for the prior's gradient, the data in the prox", _red_proximal, SEARCH
+    )
 
 
 def _red_gradient(
