@@ -26,8 +26,8 @@ def to_yaml(plan: Plan) -> bytes:
         A value that no config file can hold, such as a tensor or a method that is marked as tuned.
     """
     document: dict[str, Any] = {}
-    for field in fields(plan):
-        document |= _WRITERS[field.name](plan)
+    for name in _in_order(plan, _WRITERS):
+        document |= _WRITERS[name](plan)
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110).encode()
 
 
@@ -56,9 +56,14 @@ def _methods(plan: Plan) -> dict[str, Any]:
 
 def _method(method: Method) -> Any:
     parts: dict[str, Any] = {}
-    for field in fields(method):
-        parts |= _METHOD_WRITERS[field.name](method)
+    for name in _in_order(method, _METHOD_WRITERS):
+        parts |= _METHOD_WRITERS[name](method)
     return parts["method"] if len(parts) == 1 else parts
+
+
+def _in_order(of: Plan | Method, writers: Mapping[str, Any]) -> list[str]:
+    """Every field, in the order of the writers; a field without one is an error."""
+    return sorted((field.name for field in fields(of)), key=list(writers).index)
 
 
 def _not_tuned(method: Method) -> dict[str, Any]:
