@@ -15,6 +15,7 @@ import torch
 
 from priorloom.modality import Case, Reading
 from priorloom.operator import Identity
+from priorloom.pipeline import Learned
 from priorloom.space import Space
 from priorloom_apps.pictures import ERROR_COLOURS
 from priorloom_apps.report import render
@@ -53,6 +54,7 @@ def file(planes: Array, tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for method, image, psnr in zip(METHODS, images[1:], figures, strict=True)
     ]  # fmt: skip
+    results[1] = replace(results[1], model=Learned("net", "1", 5000, "data", "none"))
     scan = Case("scan", "ct", operator, images[1], None)
     results.append(result(scan, "only", 0.0, metrics=None))
     modalities = {"ct": replace(MODALITIES["ct"], reading=READING)}
@@ -417,6 +419,10 @@ def test_table_sorts_by_the_column_that_is_clicked(viewer: Viewer) -> None:
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
     assert order() == ["tv", "fbp", METHODS[2]]
+    learned = table.locator("th button", has_text="learned").last
+    for _ in range(2):  # upwards and downwards: what has no value stays last
+        learned.click()
+        assert order()[0] == "tv"
     table.locator("th button").first.focus()
     viewer.page.keyboard.press("Enter")
     assert order() == [METHODS[2], "fbp", "tv"]
