@@ -419,14 +419,14 @@ def test_table_sorts_by_the_column_that_is_clicked(viewer: Viewer) -> None:
     head.locator("button").click()
     assert head.get_attribute("aria-sort") == "descending"
     assert order() == ["tv", "fbp", METHODS[2]]
-    learned = table.locator("th button", has_text="learned").last
-    for _ in range(2):  # upwards and downwards: what has no value stays last
-        learned.click()
-        assert order()[0] == "tv"
     table.locator("th button").first.focus()
     viewer.page.keyboard.press("Enter")
     assert order() == [METHODS[2], "fbp", "tv"]
     assert head.get_attribute("aria-sort") is None
+    learned = table.locator("th button", has_text="learned").last
+    for _ in range(2):  # upwards and downwards: what has no value stays last
+        learned.click()
+        assert order()[0] == "tv"
 
 
 def test_names_are_text_wherever_they_stand(viewer: Viewer) -> None:
