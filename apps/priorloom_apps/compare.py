@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from priorloom.choice import check_rule
-from priorloom.chosen import apply_chosen, read_chosen
+from priorloom.chosen import Chosen, apply_chosen, read_chosen
 from priorloom.comparison import compare
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.errors import InputError, OutputError
@@ -96,7 +96,7 @@ def run_comparison(
             summary = summaries(results, cases, plan.reference)
             write_atomic(out / "results.json", results_json(rows, plan.seed, protocol, summary))
             facts_of_run = {"command": command, "seed": str(plan.seed), **versions()}
-            _publish(out, cases, results, rows, registry, facts_of_run, summary, protocol)
+            _publish(out, cases, results, rows, registry, facts_of_run, summary, protocol, records)
     return results
 
 
@@ -109,6 +109,7 @@ def _publish(
     facts: dict[str, str],
     summary: Sequence[Summary],
     protocol: Protocol | None,
+    records: Sequence[Chosen],
 ) -> None:
     modalities = {name: registry.modality(name) for name in dict.fromkeys(c.modality for c in cases)}
     shell = console()
@@ -126,7 +127,8 @@ def _publish(
         for name, content in pictures.case_pictures(cases, results, modalities).items():
             made[f"images/{name}"] = content
         words = in_words(protocol, summary)
-        page = report.render(cases, results, rows, modalities, facts, summary=summary, protocol=words)
+        page = report.render(cases, results, rows, modalities, facts, summary=summary, protocol=words,
+                             records=records)  # fmt: skip
         made["report.html"] = page.encode()
         for name, content in made.items():
             write_atomic(out / name, content)

@@ -102,13 +102,16 @@ def notes(results: Sequence[Result]) -> list[str]:
         )
     found += choices(results)
     found += verdicts(results)
-    # One line for all methods that say the same of a case.
-    warned: dict[tuple[str, str], list[str]] = {}
+    return found + [f"{', '.join(methods)} on {case}: {text}" for (case, text), methods in warned(results).items()]
+
+
+def warned(results: Sequence[Result]) -> dict[tuple[str, str], list[str]]:
+    """The methods that warn, by case and warning: many say the same."""
+    methods: dict[tuple[str, str], list[str]] = {}
     for r in results:
         for warning in r.warnings:
-            warned.setdefault((r.case, warning), []).append(r.method)
-    found += [f"{', '.join(methods)} on {case}: {warning}" for (case, warning), methods in warned.items()]
-    return found
+            methods.setdefault((r.case, warning), []).append(r.method)
+    return methods
 
 
 def choices(results: Sequence[Result]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from priorloom.chosen import Chosen
 from priorloom.errors import InputError
 from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
@@ -22,6 +23,7 @@ from priorloom.statistics import Summary
 from .curves import convergence_svgs, series_class
 from .pack import pack
 from .pictures import ERROR_COLOURS, error_limit, error_png, grey_png, planes, report_extra
+from .present import warned
 from .tradeoff import tradeoff_svg
 
 BUDGET = 40 * 2**20
@@ -77,6 +79,7 @@ def render(
     *,
     summary: Sequence[Summary] = (),
     protocol: str = "",
+    records: Sequence[Chosen] = (),
 ) -> str:
     """The report as one HTML document.
 
@@ -95,6 +98,8 @@ def render(
         Means over the cases, their intervals and paired differences, one for each modality and method.
     protocol
         The protocol of the comparison in words.
+    records
+        How settings were chosen on tuning cases; every trial is shown, as are those of rules (``Result.chosen``).
 
     Raises
     ------
@@ -127,6 +132,7 @@ def render(
         modalities=modalities,
         summary=list(summary),
         protocol=protocol,
+        searches=_searches(results, records),
         trouble=TROUBLE,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -181,8 +187,14 @@ def _section(
         unfinished=[p.result.method for p in panels if p.row["converged"] is False],
         untuned=[p.result.method for p in panels if p.row["tuned"] == "default" and p.row["parameters"]],
         oracle=[p.result.method for p in panels if p.row["tuned"] == "oracle"],
-        warnings=[(p.result.method, warning) for p in panels for warning in p.result.warnings],
+        warnings=[(", ".join(methods), text) for (_, text), methods in warned(results).items()],
     )
+
+
+def _searches(results: Sequence[Result], records: Sequence[Chosen]) -> list[tuple[str, Chosen]]:
+    """Every search for settings, with what it was for."""
+    on_cases = [(f"{r.method.name} ({r.modality})", r) for r in records]
+    return on_cases + [(f"{r.method} on {r.case}", r.chosen) for r in results if r.chosen is not None]
 
 
 def _presets(planes: Sequence[NDArray[np.float64]], modality: Modality) -> list[tuple[str, float, float, str]]:

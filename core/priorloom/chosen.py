@@ -151,6 +151,10 @@ class Chosen:
         at = [psnr for settings, psnr in seen if all(self.settings[k] == v for k, v in settings.items())]
         return max(psnr for _, psnr in seen) - at[0] if at else None
 
+    def is_choice(self, trial: Trial) -> bool:
+        """Whether the settings of `trial` are the chosen ones."""
+        return all(self.settings.get(name) == trial.settings.get(name) for name in self.ranges)
+
     @property
     def modality(self) -> str:
         """The modality of the cases."""

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from priorloom.chosen import Chosen, Trial, TuningCase
 from priorloom.errors import InputError
 from priorloom.modality import Reading
 from priorloom.pipeline import Learned
@@ -281,3 +282,28 @@ def test_learned_rows_say_what_was_learned_from_what_and_where_it_does_not_fit()
     assert "net: model ct.net 2, 74,721 numbers learned" in said
     assert "not for diagnosis" in said
     assert "net on disc: views 30: trained with 60" in said
+
+
+def test_every_trial_of_a_search_is_shown_and_the_chosen_one_is_bold() -> None:
+    disc = case()
+    trials = (
+        Trial({"prior.lam": 0.5, "filter": "hann"}, {"a": 20.0, "b": 22.0}),
+        Trial({"prior.lam": 0.25, "filter": "hann"}, {"a": 25.0, "b": 28.0}, {"b": "not converged"}),
+        Trial({}, {"a": 19.0, "b": 19.5}),
+    )
+    seen = tuple(TuningCase(name, "ct", "0", "1") for name in ("a", "b"))
+    settings = {"prior.lam": 0.25, "filter": "hann"}
+    ranges = {"prior.lam": (0.1, 1.0), "filter": ("hann", "cosine")}
+    record = Chosen("tv-pdhg", None, settings, ranges, "cases", "psnr", 12, 6, trials, seen, warnings=("<odd>",))
+    rule = Chosen("tv-pdhg", None, {"prior.lam": 0.5}, {"prior.lam": (0.1, 1.0)}, "gcv", "gcv", 4, 3, trials[:1], seen)
+    made = result(disc, "tv-pdhg", chosen=rule)
+    page = Page(render([disc], [made], [row(made)], MODALITIES, FACTS, records=[record]))
+    assert ["0.5", "hann", "21.000", ""] in page.rows
+    assert ["0.25", "hann", "26.500", "not converged on b"] in page.rows
+    assert ["as the method has it", "as the method has it", "19.250", ""] in page.rows
+    text = " ".join(page.text.split())
+    assert "tv-pdhg (ct): prior.lam, filter, 6 of 12 runs" in text
+    assert "Note: <odd>." in text
+    assert "tv-pdhg on disc: prior.lam, 3 of 4 runs" in text
+    bold = [a["data-value"] for tag, a in page.tags if tag == "td" and "best" in (a.get("class") or "")]
+    assert [b for b in bold if b in ("21.0", "26.5", "19.25")] == ["26.5", "21.0"]
