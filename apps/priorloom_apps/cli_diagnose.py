@@ -69,3 +69,37 @@ def diagnose_operator(
         plan, Registry.discover(), out, count=values, samples=samples, image=image,
         perturbation=perturbation, device=device, as_json=as_json, command=command_line(),
     )  # fmt: skip
+
+
+@diagnose.command("stability")
+def diagnose_stability(
+    method: Annotated[str, typer.Argument(help="A pipeline, or the label of a row of the config.")],
+    config: Annotated[Path | None, typer.Argument(help="A YAML file, as for compare: where cases come from.")] = None,
+    modality: Modality = None,
+    input: Annotated[Path | None, typer.Option("--input", "-i", help="Measured data; simulated without it.")] = None,
+    against: Annotated[str, typer.Option("--against", help="The baseline, a pipeline.")] = "tv-pdhg",
+    tuned: Annotated[
+        Path | None, typer.Option("--tuned", help="A record of priorloom tune for the baseline; tuned here without.")
+    ] = None,
+    level: Annotated[float, typer.Option("--level", help="Norm of a perturbation, in norms of the noise.")] = 1.0,
+    iterations: Annotated[int | None, typer.Option("--iterations", help="Of the ascent, from each start: 6.")] = None,
+    restarts: Annotated[int | None, typer.Option("--restarts", help="Random starts besides the first: 1.")] = None,
+    anatomy: Annotated[Path | None, typer.Option("--anatomy", help="Another image to shift to.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Shorter searches, so weaker lower bounds.")] = False,
+    set: Set = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of stability.json and the pictures.")] = Path(
+        "priorloom-diagnose"
+    ),
+    seed: Seed = None,
+    as_json: Json = False,
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Say how stable a method is beside tuned TV: local Lipschitz constant, worst perturbation, shifted conditions."""
+    from .diagnose_stability import run_stability
+
+    plan = plan_from(config, modality, input, seed, set)
+    run_stability(
+        plan, method, Registry.discover(), out, against=against, tuned=tuned, level=level, iterations=iterations,
+        restarts=restarts, quick=quick, anatomy=anatomy, device=device, as_json=as_json, command=command_line(),
+    )  # fmt: skip

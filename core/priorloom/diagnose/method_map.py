@@ -27,7 +27,7 @@ SEGMENT = 16
 """Iterations between two states that are kept of a run; what lies between is computed again."""
 LAYERS = 500
 """The most iterations that are differentiated, counted from the end of a run."""
-TAIL = 1e-3
+TAIL = 3e-2
 """Earlier iterations are left out where two segments in a row add less than this to the derivative, relative to its
 norm."""
 
@@ -268,7 +268,8 @@ def _is_continuous(t: Tensor) -> bool:
 
 
 def _norm(t: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(t)
+    norm: Tensor = torch.linalg.vector_norm(t)
+    return norm
 
 
 __all__ = ["LAYERS", "SEGMENT", "TAIL", "MethodMap", "Point", "Pull", "with_measurement"]

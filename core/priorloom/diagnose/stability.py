@@ -36,8 +36,8 @@ class Budget:
         Of directions and noise.
     """
 
-    local: int = 10
-    iterations: int = 8
+    local: int = 8
+    iterations: int = 6
     restarts: int = 1
     draws: int = 5
     seed: int = 0
@@ -118,7 +118,8 @@ def free_entries(case: Case) -> Tensor:
     A = case.operator
     with torch.no_grad():
         probe = A(A.domain.random(torch.Generator().manual_seed(0), (), A.device))
-    return (probe != 0) | (case.measurement != 0)
+    measured: Tensor = (probe != 0) | (case.measurement != 0)
+    return measured
 
 
 def noise_norm(case: Case, noise_std: float) -> float:
