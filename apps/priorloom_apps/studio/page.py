@@ -119,10 +119,6 @@ class Page:
 
     def _source_changed(self) -> None:
         source = self.source.source
-        self._preview()
-        if source is None:
-            self.status.object = say("Choose a scan.")
-            return
         if self._busy():
             self.again = True
             self.stop.set()
@@ -130,6 +126,11 @@ class Page:
         self.opened = None  # nothing runs on a case that is no longer chosen
         self.viewer.view.visible = False
         self._forget()
+        self._preview()
+        if source is None:
+            self.run.disabled = True
+            self.status.object = say("Choose a scan.")
+            return
         self.status.object = say("Opening the case …")
         self._work(partial(self._open, source))
 

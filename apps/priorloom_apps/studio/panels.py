@@ -21,6 +21,7 @@ from .session import Row, Source
 
 AUTOMATIC = "auto"
 SIMULATED, FILE = "Simulated", "Scan file"
+ABOVE = "../"
 
 
 class Field:
@@ -189,7 +190,8 @@ class SourcePanel:
         self.given = modality
         self.file = file
         self.folder = "." if file is None else root.name(file.parent)
-        self.chooser = pn.widgets.Select(size=9, options=[], margin=(4, 0), sizing_mode="stretch_width")
+        # A list of one choice: the one of Panel that may hold none.
+        self.chooser = pn.widgets.MultiSelect(size=9, options=[], margin=(4, 0), sizing_mode="stretch_width")
         self.where = text("")
         self.seed = pn.widgets.IntInput(
             name="seed", value=0, start=0, end=2**31 - 1, margin=(4, 0), sizing_mode="stretch_width", min_width=0,
@@ -247,24 +249,24 @@ class SourcePanel:
 
     def _list(self) -> None:
         listing = self.root.list(self.folder, self.suffixes)
-        up = {} if self.folder == "." else {"↑ folder above": ("folder", str(Path(self.folder).parent))}
-        folders = {f"{name}/": ("folder", str(Path(self.folder) / name)) for name in listing.folders}
-        files = {name: ("file", str(Path(self.folder) / name)) for name in listing.files}
-        shown = None if self.file is None else ("file", str(Path(self.root.name(self.file))))
-        options = {**up, **folders, **files}
-        self.chooser.param.update(options=options, value=shown if shown in options.values() else None)
+        up = [] if self.folder == "." else [ABOVE]
+        options = [*up, *(f"{name}/" for name in listing.folders), *listing.files]
+        here = self.file is not None and self.root.name(self.file.parent) == self.folder
+        shown = [self.file.name] if self.file is not None and here and self.file.name in options else []
+        self.chooser.param.update(options=options, value=shown)
         place = self.root.path.name if self.folder == "." else f"{self.root.path.name}/{self.folder}"
-        what = "" if files else f"; no scan here ({', '.join(self.suffixes)})"
+        what = "" if listing.files else f"; no scan here ({', '.join(self.suffixes)})"
         more = "; more than are listed" if listing.more else ""
         self.where.object = f'<span class="quiet">{escape(place)}{escape(what + more)}</span>'
 
-    def _pick(self, picked: tuple[str, str] | None) -> None:
-        if picked is None:
+    def _pick(self, chosen: list[str]) -> None:
+        if not chosen or (self.file is not None and self.file == self.root.path / self.folder / chosen[-1]):
             return
-        kind, name = picked
+        picked = chosen[-1]
         try:
-            if kind == "folder":
-                self.folder = self.root.name(self.root.inside(name))
+            name = Path(self.folder) / picked
+            if picked.endswith("/"):  # no file's name does
+                self.folder = self.root.name(name)
                 self._list()
                 return
             self.file = self.root.scan(name)

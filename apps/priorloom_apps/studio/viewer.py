@@ -24,7 +24,7 @@ class Tile:
     def __init__(self, series: str, ranges: tuple[Range1d, Range1d], grey: Any, error: Any) -> None:
         self.series, self.name = series, ""
         self.title = text("")
-        self.source, self.error_source = _source(), _source()
+        self.source, self.error_source = (_source(f"{what} {series or 'truth'}") for what in ("image", "error"))
         self.plots = (_plot(self.source, ranges, grey), _plot(self.error_source, ranges, error))
         panes = [pn.pane.Bokeh(plot, sizing_mode="scale_width", margin=0) for plot in self.plots]
         self.map = pn.Column(panes[1], sizing_mode="stretch_width", margin=(6, 0, 0, 0), visible=False)
@@ -156,8 +156,8 @@ class Viewer:
             tile.map.visible = self.errors.value and self.errors.visible
 
 
-def _source() -> ColumnDataSource:
-    return ColumnDataSource({"image": [], "dw": [], "dh": []})
+def _source(name: str) -> ColumnDataSource:
+    return ColumnDataSource({"image": [], "dw": [], "dh": []}, name=name)
 
 
 def _data(plane: Plane) -> dict[str, list[Any]]:
