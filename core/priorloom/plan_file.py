@@ -129,5 +129,13 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def text(self, data: str) -> yaml.ScalarNode:
+        """Unicode's own line breaks are escaped, which PyYAML does between double quotes only."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if set(data) & set(_BREAKS) else None)
+
+
+_BREAKS = "\x85\u2028\u2029"
+_Dumper.add_representer(str, _Dumper.text)
+
 
 __all__ = ["to_yaml"]

@@ -13,11 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from priorloom import Registry, plan_file
+from priorloom.choice import MEASURES
 from priorloom.config import Plan, load, make_methods, override
 from priorloom.errors import InputError
 from priorloom.plan_file import to_yaml
 from priorloom.reconstruction import Method
 from priorloom.rule import Rule
+from priorloom.tuning import Tuning
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _texts
@@ -28,9 +30,28 @@ _keys = _names.filter(lambda name: name not in ("method", "label", "file", "file
 _dotted = st.lists(_keys, min_size=1, max_size=3).map(".".join)
 
 
+_files = _names.map(lambda name: Path("/data") / f"{name}.npz")
+_ends = st.floats(allow_nan=False, allow_infinity=False)
+_searched = st.tuples(_ends, _ends) | st.lists(_texts, min_size=1, max_size=3).map(tuple)
+
+
+@st.composite
+def _tunings(draw: st.DrawFn) -> Tuning:
+    file = draw(st.none() | _files)
+    return Tuning(
+        case={} if file else draw(st.dictionaries(_keys, _values, max_size=3)),
+        input=file,
+        options=draw(st.dictionaries(_keys, _values, max_size=3)) if file else {},
+        seed=draw(st.none() | st.integers(0, 2**31 - 1)),
+        budget=draw(st.integers(1, 10**6)),
+        measure=draw(st.sampled_from(MEASURES)),
+        over=draw(st.dictionaries(_names, st.dictionaries(_dotted, _searched, min_size=1, max_size=2), max_size=2)),
+    )
+
+
 @st.composite
 def _plans(draw: st.DrawFn) -> Plan:
-    file = draw(st.none() | _names.map(lambda name: Path("/data") / f"{name}.npz"))
+    file = draw(st.none() | _files)
     methods = st.builds(Method, _names, st.dictionaries(_dotted, _values, max_size=3), st.none() | _names)
     return Plan(
         modality=draw(st.none() | _texts.filter(bool)),
@@ -41,6 +62,8 @@ def _plans(draw: st.DrawFn) -> Plan:
         methods=draw(st.none() | st.lists(methods, min_size=1, max_size=3).map(tuple)),
         settings=draw(st.dictionaries(_dotted, _values, max_size=3)),
         seed=draw(st.integers(0, 2**31 - 1)),
+        tuning=draw(st.none() | _tunings()),
+        reference=draw(st.none() | _names),
     )
 
 
@@ -55,6 +78,8 @@ def test_what_is_written_reads_back_equal(tmp_path_factory: pytest.TempPathFacto
 def test_every_field_of_a_plan_and_of_a_method_is_written() -> None:
     assert set(plan_file._WRITERS) == {f.name for f in fields(Plan)}
     assert set(plan_file._METHOD_WRITERS) == {f.name for f in fields(Method)}
+    # The property test draws these; a new one needs a place in `_tuning`, and there.
+    assert {f.name for f in fields(Tuning)} == {"case", "input", "options", "seed", "budget", "measure", "over"}
 
 
 def test_options_and_assignments_are_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
