@@ -13,7 +13,7 @@ from rich.table import Table
 from priorloom.choice import OnTrial
 from priorloom.chosen import Chosen, Trial
 from priorloom.config import Plan, make_cases, tuning_plan
-from priorloom.disjointness import check_disjoint, check_learned
+from priorloom.disjoint import check_disjoint, check_learned
 from priorloom.errors import InputError
 from priorloom.files import write_atomic
 from priorloom.modality import Case

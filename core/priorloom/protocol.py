@@ -151,7 +151,7 @@ def tune(
     tuning, rows
         What is wanted, and what `prepare_rows` made of it.
     cases
-        The tuning cases; see `disjointness.check_disjoint`.
+        The tuning cases; see `disjoint.check_disjoint`.
     registry, seed
         As for `reconstruction.reconstruct`.
     on_trial, on_record
