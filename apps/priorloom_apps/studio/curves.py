@@ -93,6 +93,7 @@ def _fit(plot: figure, sources: list[ColumnDataSource]) -> None:
 def _plot(sources: list[ColumnDataSource]) -> figure:
     plot = bare(figure(
         x_axis_type="log", y_axis_type="log", height=220, sizing_mode="stretch_width", tools="", min_border=4,
+        min_border_left=46,
         x_range=Range1d(start=1, end=10), y_range=Range1d(start=1, end=10),
     ))  # fmt: skip
     for source, colour in zip(sources, SERIES, strict=True):

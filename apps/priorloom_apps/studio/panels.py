@@ -30,6 +30,7 @@ class Field:
     def __init__(self, control: Control, value: Any, changed: Callable[[], None]) -> None:
         self.control, self.changed = control, changed
         self.slider: Any = None
+        self.moved = False
         self.box = self._widget(value)
         parts = [self.box]
         if control.widget == "switch":
@@ -64,15 +65,13 @@ class Field:
         low, high = (math.log10(end) for end in ends)
         at = self.box.value or value or self.control.default or 10 ** ((low + high) / 2)
         place = min(max(math.log10(at), low), high)
-        with pn.param.discard_events(self.slider):
-            self.slider.value = place
-        self.slider.param.update(start=low, end=high, step=(high - low) / 200, disabled=False)
-        self.slider.param.trigger("start")
+        self.moved = True  # by us: no setting
+        self.slider.param.update(start=low, end=high, step=(high - low) / 200, value=place, disabled=False)
+        self.moved = False
 
     def _slid(self, event: Any) -> None:
-        value = float(f"{10**event.new:.3g}")
-        if not self.slider.disabled:
-            self.box.value = value
+        if not self.moved:
+            self.box.value = float(f"{10**event.new:.3g}")
 
     def _widget(self, value: Any) -> Any:
         control = self.control
@@ -109,16 +108,16 @@ class MethodPanel:
         self.fields: list[Field] = []
         self.known = False  # whether what the method chooses by itself has been asked for
         self.choice = pn.widgets.Select(
-            options=list(methods), value=row.pipeline, margin=0, sizing_mode="stretch_width", min_width=0
+            options=list(methods), value=row.pipeline, margin=(0, 6, 0, 0), sizing_mode="stretch_width", min_width=0
         )
-        self.away = pn.widgets.Button(name="Remove", margin=(0, 0, 0, 6), width=72)
+        self.away = pn.widgets.Button(name="Remove", margin=0, width=72)
         self.dot = text("", width=20)
         self.summary = text("", styles={"margin": "4px 0"})
         self.first = pn.Column(margin=0, sizing_mode="stretch_width")
         self.rest = pn.Column(margin=0, sizing_mode="stretch_width")
         self.fold = pn.Card(self.rest, title="More parameters", collapsed=True, margin=0, sizing_mode="stretch_width")
         self.view = pn.Column(
-            pn.Row(self.dot, self.choice, self.away, margin=0, align="center", sizing_mode="stretch_width"),
+            pn.Row(self.dot, self.choice, self.away, margin=(0, 7, 0, 0), align="center", sizing_mode="stretch_width"),
             self.summary, self.first, self.fold, css_classes=["method"], margin=(0, 0, 8, 0),
             sizing_mode="stretch_width",
         )  # fmt: skip

@@ -72,7 +72,7 @@ class Viewer:
             name="Window", start=0.0, end=1.0, value=(0.0, 1.0), step=0.01, margin=(0, 12, 0, 4), width=280
         )
         self.errors = pn.widgets.Toggle(name="Error maps", value=False, margin=(2, 12, 2, 0), width=110)
-        self.scale = text("", width=210)
+        self.scale = text("", width=270)
         # Made once: models that come and go while others refer to them are lost on their way to the browser.
         self.first = Tile("", self.ranges, self.grey, self.signed)
         self.tiles = [Tile(f"s{place}", self.ranges, self.grey, self.signed) for place in range(METHODS)]
