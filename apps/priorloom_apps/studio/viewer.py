@@ -100,7 +100,7 @@ class Viewer:
             self.first.show(opened.truth, None)
         for place, tile in enumerate(self.tiles):
             tile.begin(names[place] if place < len(names) else "", columns / rows, opened.units)
-        self.errors.visible = self.scale.visible = opened.truth is not None
+        self.errors.visible = opened.truth is not None
         self.view.visible = any(view.visible for view in self.grid)
         if new:
             self._rewindow([] if opened.truth is None else [opened.truth])
@@ -152,8 +152,9 @@ class Viewer:
             self.grey.update(low=low, high=high)
 
     def _toggle(self) -> None:
+        self.scale.visible = self.errors.value and self.errors.visible
         for tile in self.tiles:
-            tile.map.visible = self.errors.value and self.errors.visible
+            tile.map.visible = self.scale.visible
 
 
 def _source(name: str) -> ColumnDataSource:
