@@ -1,7 +1,7 @@
 """What tuning does to classical baselines: ``examples/protocol-ct.yaml`` and ``protocol-mri.yaml`` on real images.
 
 CT is like LoDoPaB-CT (Leuschner et al., Scientific Data 8, 2021): parallel beam, 4,096 photons, human slices; but 128 x
-128 pixels and 180 views. Tuning and test subjects are different people; see `SUBJECTS`.
+128 pixels and 120 views. Tuning and test subjects are different people; see `SUBJECTS`.
 
     python benchmarks/protocol.py [ct] [mri] [--data FOLDER] [--out FOLDER]
 """
