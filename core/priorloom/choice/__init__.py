@@ -15,6 +15,7 @@ from .sure import by_sure
 from .trials import MEASURES, Measure, OnTrial, check_ranges, measured_entries, noise_level
 
 __all__ = [
-    "MEASURES", "ON_ONE_CASE", "RUNS", "Measure", "OnTrial", "by_discrepancy", "by_gcv", "by_lcurve", "by_oracle", "by_sure",
-    "check_ranges", "check_rule", "choose", "facts", "measured_entries", "noise_level", "on_cases", "range_of",
+    "MEASURES", "ON_ONE_CASE", "RUNS", "Measure", "OnTrial", "by_discrepancy", "by_gcv", "by_lcurve", "by_oracle",
+    "by_sure", "check_ranges", "check_rule", "choose", "facts", "measured_entries", "noise_level", "on_cases",
+    "range_of",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from .one_case import OneCase, misfit
 from .search import LEAST, regula_falsi
 from .trials import OnTrial, check_budget, measured_entries, noise_level
 
-CLOSE = 0.002
+CLOSE = 5e-4
 """The search stops this close to the aim. The noise moves it further; but then the choice is the rule's, not the
 search's."""
 

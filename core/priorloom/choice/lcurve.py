@@ -109,8 +109,8 @@ def by_lcurve(
     for value in spread(low, high, max(LEAST + 1, (budget + 1) // 2)):
         look(value)
     while len(curve) >= LEAST and len(runs.trials) < budget:
-        value = curve.next(rounded(curve.corner(), low, high))
-        if value is None or not look(value):
+        further = curve.next(rounded(curve.corner(), low, high))
+        if further is None or not look(further):
             break
     if len(curve) < LEAST:
         raise runs.unusable()

@@ -79,9 +79,11 @@ def minimise(low: float, high: float, count: int, score: Callable[[float], float
     """Score up to `count` values: half of them a logarithmic grid, then towards the minimum beside its best.
 
     The next value is the vertex of the parabola through the best one and its neighbours, in the logarithm, or, where
-    that is not between them or a score is infinite, the golden section of the wider gap (Brent 1973, Algorithms for
-    Minimization without Derivatives, chapter 5). It ends early once both neighbours are `NEAR`.
+    that is not between them, a score is infinite, or the value before has not brought the neighbours half as near
+    again, the golden section of the wider gap (Brent 1973, Algorithms for Minimization without Derivatives, chapter 5).
+    It ends early once both neighbours are `NEAR`.
     """
+    before = math.inf
     scores = {math.log(v): score(v) for v in spread(low, high, max(LEAST, (count + 1) // 2))}
     while len(scores) < count:
         best = min(scores, key=lambda t: scores[t])
@@ -89,7 +91,8 @@ def minimise(low: float, high: float, count: int, score: Callable[[float], float
         above = min((t for t in scores if t > best), default=best)
         if max(best - below, above - best) <= 2 * NEAR:
             return
-        t = _vertex(below, best, above, scores)
+        t = _vertex(below, best, above, scores) if above - below <= 0.5 * before else None
+        before = above - below if t is not None else math.inf
         if t is None:
             wider = above if above - best >= best - below else below
             t = best + (3 - math.sqrt(5)) / 2 * (wider - best)
