@@ -115,8 +115,7 @@ def _tuning_in_words(protocol: Protocol) -> list[str]:
     for row in protocol.rows:
         record = protocol.records.get((row.modality, row.method.name))
         if record is not None:
-            chosen = {name: record.settings[name] for name in record.ranges if name in record.settings}
-            said.append(f"{row.method.name} ({row.modality}): {_settings(chosen)}, in {record.used} runs.")
+            said.append(f"{row.method.name} ({row.modality}): {_settings(_found(record))}, in {record.used} runs.")
     for state in dict.fromkeys(row.state for row in protocol.rows if row.state != "tuned"):
         methods = ", ".join(dict.fromkeys(r.method.name for r in protocol.rows if r.state == state))
         said.append(f"Not tuned ({state}): {methods}.")
@@ -142,8 +141,19 @@ def _cases(summary: Summary) -> str:
 
 
 def tuning_notes(protocol: Protocol | None) -> list[str]:
-    """What a reader must know of the tuning before believing the table."""
-    return [] if protocol is None else list(warnings_of(protocol))
+    """What was chosen, and what a reader must know of the tuning before believing the table."""
+    if protocol is None:
+        return []
+    chosen = [
+        f"{method} on {modality} was tuned: {_settings(_found(record))}, the best of {len(record.trials)} settings on "
+        f"{len(record.cases)} tuning case{'s' * (len(record.cases) != 1)}"
+        for (modality, method), record in protocol.records.items()
+    ]
+    return chosen + list(warnings_of(protocol))
+
+
+def _found(record: Chosen) -> dict[str, Any]:
+    return {name: record.settings[name] for name in record.ranges if name in record.settings}
 
 
 def summary_table(summary: Sequence[Summary]) -> Table:

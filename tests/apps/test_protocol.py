@@ -67,6 +67,7 @@ def test_every_method_is_tuned_within_the_same_budget(run_ct: tuple[Path, Run]) 
     assert told["fbp"]["runs"] <= 16
     assert "[1/16] tuning fbp on ct: filter ram-lak: " in run.err
     assert "fixed on ct was not tuned: given" in run.out
+    assert "fbp on ct was tuned: filter " in run.out
 
 
 def test_every_trial_is_recorded_and_the_best_one_chosen(run_ct: tuple[Path, Run]) -> None:
