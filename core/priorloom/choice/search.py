@@ -42,24 +42,6 @@ def regula_falsi(
             kept = -1
 
 
-def refined_grid(low: float, high: float, count: int, score: Callable[[float], float]) -> None:
-    """Score `count` values: a logarithmic grid, then the middle of the wider gap beside the best, again and again."""
-    first = max(LEAST, (count + 1) // 2)
-    grid = [rounded(low * (high / low) ** (k / (first - 1)), low, high) for k in range(first)]
-    scores: dict[float, float] = {}
-    for value in dict.fromkeys(grid):
-        scores[value] = score(value)
-    while len(scores) < count:
-        best = max(scores, key=lambda v: scores[v])
-        below = max((v for v in scores if v < best), default=best)
-        above = min((v for v in scores if v > best), default=best)
-        other = above if above / best >= best / below else below
-        value = rounded(math.sqrt(best * other), low, high)
-        if value in scores:
-            return
-        scores[value] = score(value)
-
-
 def rounded(value: float, low: float = 0.0, high: float = math.inf) -> float:
     """To four significant digits, which a person can paste and no method notices; the ends stay as they are."""
     return min(max(float(f"{value:.4g}"), low), high)
