@@ -109,8 +109,8 @@ def _tuning_in_words(protocol: Protocol) -> list[str]:
     names = ", ".join(case.name for case in protocol.cases)
     said = [
         f"Every method with something to tune was tried at up to {tuning.budget} settings on the same "
-        f"{len(protocol.cases)} tuning cases{known} ({names}), for the best mean {tuning.measure}; none of them has "
-        "the measurement, the subject or the image of a test case, as far as these are known."
+        f"{len(protocol.cases)} tuning cases{known} ({names}), for the best mean {tuning.measure.upper()}; none of "
+        "them has the measurement, the subject or the image of a test case, as far as these are known."
     ]
     for row in protocol.rows:
         record = protocol.records.get((row.modality, row.method.name))
@@ -134,7 +134,7 @@ def _setting(name: str, value: Any) -> str:
 
 
 def _cases(summary: Summary) -> str:
-    subjects = "subjects not known of all" if summary.subjects is None else (
+    subjects = "not all of known subjects" if summary.subjects is None else (
         f"{summary.subjects} subject{'s' * (summary.subjects != 1)}"
     )  # fmt: skip
     return f"{summary.cases} test cases, {subjects}"
