@@ -170,9 +170,8 @@ def _plot(source: ColumnDataSource, ranges: tuple[Range1d, Range1d], mapper: Lin
     plot: Any = bare(figure(
         x_range=ranges[0], y_range=ranges[1], tools="pan,wheel_zoom,reset", active_scroll="wheel_zoom",
         sizing_mode="scale_width", min_border=0, width=300, height=300, aspect_ratio=1.0,
+        x_axis_type=None, y_axis_type=None,
     ))  # fmt: skip
-    plot.axis.visible = False
-    plot.grid.visible = False
     plot.background_fill_color = "#000000"
     drawn = plot.image("image", x=0, y=0, dw="dw", dh="dh", color_mapper=mapper, source=source)
     plot.add_tools(HoverTool(renderers=[drawn], tooltips="@image{%.4g}", formatters={"@image": "printf"}))
