@@ -118,8 +118,15 @@ def _tuning_in_words(protocol: Protocol) -> list[str]:
             said.append(f"{row.method.name} ({row.modality}): {_settings(_found(record))}, in {record.used} runs.")
     for state in dict.fromkeys(row.state for row in protocol.rows if row.state != "tuned"):
         methods = ", ".join(dict.fromkeys(r.method.name for r in protocol.rows if r.state == state))
-        said.append(f"Not tuned ({state}): {methods}.")
+        said.append(f"{_STATES.get(state, f'Not tuned ({state})')}: {methods}.")
     return said
+
+
+_STATES = {
+    "learned": "Learned, not tuned",
+    "by a rule": "With a parameter that a rule chose on each case",
+    "by a record": "Tuned before, on cases of a record",
+}
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -216,6 +216,8 @@ def _row(tuning: Tuning, modality: str, method: Method, registry: Registry, aske
         state = "left alone"
     elif not ranges:
         state = "given" if pipeline.search else "nothing to tune"
+    if over is not None and state != "tuned":
+        raise InputError(f"tuning.over: method '{method.name}'", expected="a row that is tuned", got=state)
     return Prepared(modality, method, state, ranges if state == "tuned" else {})
 
 

@@ -89,6 +89,12 @@ def test_a_range_of_ones_own_replaces_the_methods() -> None:
     assert rows["tv"].ranges == over["tv"]
 
 
+def test_a_range_for_a_row_that_is_not_tuned_is_refused() -> None:
+    over = over_ranges({"gcv": {"prior.lam": [0.1, 1.0]}})
+    with pytest.raises(InputError, match=r"tuning.over: method 'gcv': expected a row that is tuned, got by a rule"):
+        prepared(Method("fbp"), Method("tikhonov", {}, "gcv", rule=Rule("gcv", "prior.lam")), over=over)
+
+
 def test_all_rows_have_the_same_settings_and_cases() -> None:
     plan = replace(PLAN, tuning=Tuning({"images": ["foam", "ellipses"]}, seed=3, budget=6))
     cases = make_cases(tuning_plan(plan), REGISTRY)
