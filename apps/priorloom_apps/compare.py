@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from priorloom.capsule.recording import Recorder
 from priorloom.choice import check_rule
 from priorloom.chosen import Chosen, apply_chosen, read_chosen
 from priorloom.comparison import compare
@@ -21,7 +22,6 @@ from priorloom.modality import Case
 from priorloom.pipeline import Result
 from priorloom.protocol import Protocol
 from priorloom.reconstruction import Method, versions
-from priorloom.recording import Recorder
 from priorloom.registry import Registry
 from priorloom.statistics import Summary, summaries
 

@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 from rich.table import Table
 
-from priorloom.capsule import Capsule, read_capsule, recorded_plan
+from priorloom.capsule.contents import Capsule, read_capsule, recorded_plan
+from priorloom.capsule.recording import check_models
+from priorloom.capsule.reproduction import Judged, Reproduction, hold_against
+from priorloom.capsule.sources import find_again, moved
 from priorloom.errors import InputError, OutputError
 from priorloom.files import write_atomic
 from priorloom.modality import Case
 from priorloom.reconstruction import Method
-from priorloom.recording import check_models
 from priorloom.registry import Registry
-from priorloom.reproduction import Judged, Reproduction, hold_against
-from priorloom.sources import find_again, moved
 
 from .compare import run_comparison
 from .present import console

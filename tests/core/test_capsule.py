@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from priorloom import Registry
-from priorloom.capsule import Capsule, CaseFacts, Row, read_capsule, to_json
+from priorloom.capsule.contents import Capsule, CaseFacts, Row, read_capsule, to_json
+from priorloom.capsule.environment import Environment, changes
+from priorloom.capsule.reproduction import Reproduction, hold_against
+from priorloom.capsule.sources import Source, SourceFile, absolute, find_again, moved, source
 from priorloom.config import Plan, make_methods
-from priorloom.environment import Environment, changes
 from priorloom.errors import InputError
 from priorloom.modality import slug
 from priorloom.reconstruction import Method
-from priorloom.reproduction import Reproduction, hold_against
-from priorloom.sources import Source, SourceFile, absolute, find_again, moved, source
 from priorloom.tuning import Tuning
 
 HERE = Environment(

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import torch
 
-from .capsule import CAPSULE_FILE, CONFIG_FILE, Capsule, CaseFacts, ModelFacts, Row, to_json
-from .card import read_card
-from .chosen import TuningCase
-from .config import Plan
+from ..card import read_card
+from ..chosen import TuningCase
+from ..config import Plan
+from ..errors import InputError
+from ..files import write_atomic
+from ..loading import find_reader
+from ..modality import Case
+from ..multiples import check_settings
+from ..pipeline import Result, Slot
+from ..plan_file import to_yaml
+from ..reconstruction import Method
+from ..registry import Registry
+from ..trained import ModelSlot
+from .contents import CAPSULE_FILE, CONFIG_FILE, Capsule, CaseFacts, ModelFacts, Row, to_json
 from .environment import Environment
-from .errors import InputError
-from .files import write_atomic
-from .loading import find_reader
-from .modality import Case
-from .multiples import check_settings
-from .pipeline import Result, Slot
-from .plan_file import to_yaml
-from .reconstruction import Method
-from .registry import Registry
 from .sources import SHOWN, Source, absolute, source
-from .trained import ModelSlot
 
 
 class Recorder:

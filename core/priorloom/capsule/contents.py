@@ -12,11 +12,11 @@ import pydantic
 from pydantic import Field, FiniteFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
 
-from .card import Name, Text, Version
-from .config import Plan, load
+from ..card import Name, Text, Version
+from ..config import Plan, load
+from ..errors import InputError
+from ..files import read_bounded
 from .environment import Environment
-from .errors import InputError
-from .files import read_bounded
 from .sources import SHOWN, Sha256, Source
 
 CAPSULE_FILE, CONFIG_FILE = "capsule.json", "config.yaml"

@@ -14,8 +14,8 @@ import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from .bench.machine import processor
-from .card import Text
+from ..bench.machine import processor
+from ..card import Text
 
 THREAD_LIMIT = 4096
 

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .capsule import Capsule, Row, Tolerance
+from ..errors import InputError
+from ..files import read_bounded
+from .contents import Capsule, Row, Tolerance
 from .environment import changes
-from .errors import InputError
-from .files import read_bounded
 
 Verdict = Literal["identical", "within tolerance", "differs"]
 _HEADER = 2**14

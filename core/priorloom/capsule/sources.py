@@ -14,16 +14,16 @@ import pydantic
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from .binding import pipeline_parameters
-from .card import WEIGHTS_FILE, Text
-from .config import Plan
-from .errors import InputError
-from .loading import find_reader
-from .models import newest_version
-from .parameters import Parameter, signature_parameters
-from .reconstruction import Method
-from .registry import Registry
-from .tuning import Tuning
+from ..binding import pipeline_parameters
+from ..card import WEIGHTS_FILE, Text
+from ..config import Plan
+from ..errors import InputError
+from ..loading import find_reader
+from ..models import newest_version
+from ..parameters import Parameter, signature_parameters
+from ..reconstruction import Method
+from ..registry import Registry
+from ..tuning import Tuning
 
 FILE_LIMIT = 10_000
 """Files of one source."""
