@@ -74,14 +74,14 @@ class Page:
         self.viewer, self.curves = Viewer(), Curves()
         self.status, self.table = text("", margin=(0, 0, 12, 0)), text("")
         self.methods = pn.Column(margin=0, sizing_mode="stretch_width")
-        self.add = pn.widgets.Button(name="Add a method", margin=0, sizing_mode="stretch_width")
+        self.add = pn.widgets.Button(label="Add a method", margin=0, sizing_mode="stretch_width")
         self.run = pn.widgets.Button(
-            name="Run", button_type="primary", margin=(0, 8, 0, 0), sizing_mode="stretch_width"
+            label="Run", button_type="primary", margin=(0, 8, 0, 0), sizing_mode="stretch_width"
         )
-        self.halt = pn.widgets.Button(name="Stop", disabled=True, margin=0, width=90)
-        self.name = pn.widgets.TextInput(value="studio.yaml", name="Save under the root as", margin=0, width=220)
-        self.save = pn.widgets.Button(name="Save config", margin=(19, 0, 0, 8), width=120)
-        self.replace = pn.widgets.Button(name="Replace it", margin=(19, 0, 0, 8), width=110, visible=False)
+        self.halt = pn.widgets.Button(label="Stop", disabled=True, margin=0, width=90)
+        self.name = pn.widgets.TextInput(value="studio.yaml", label="Save under the root as", margin=0, width=220)
+        self.save = pn.widgets.Button(label="Save config", margin=(19, 0, 0, 8), width=120)
+        self.replace = pn.widgets.Button(label="Replace it", margin=(19, 0, 0, 8), width=110, visible=False)
         self.saved, self.config = text(""), text("")
         self.side, self.stage = self._lay_out()
         self.add.on_click(lambda _: self._add(None))

@@ -76,7 +76,7 @@ class Field:
     def _widget(self, value: Any) -> Any:
         control = self.control
         shown = control.default if value is None else value
-        about = {"name": control.name, "margin": (4, 0), "sizing_mode": "stretch_width", "min_width": 0}
+        about = {"label": control.name, "margin": (4, 0), "sizing_mode": "stretch_width", "min_width": 0}
         if control.widget == "switch":
             return pn.widgets.Switch(value=bool(shown), margin=(4, 0), align="end")
         about["description"] = control.help or None
@@ -110,7 +110,7 @@ class MethodPanel:
         self.choice = pn.widgets.Select(
             options=list(methods), value=row.pipeline, margin=(0, 6, 0, 0), sizing_mode="stretch_width", min_width=0
         )
-        self.away = pn.widgets.Button(name="Remove", margin=0, width=72)
+        self.away = pn.widgets.Button(label="Remove", margin=0, width=72)
         self.dot = text("", width=20)
         self.summary = text("", styles={"margin": "4px 0"})
         self.first = pn.Column(margin=0, sizing_mode="stretch_width")
@@ -183,7 +183,7 @@ class SourcePanel:
             options=[SIMULATED, FILE], value=FILE if file else SIMULATED, margin=(6, 0), sizing_mode="stretch_width"
         )
         self.modality = pn.widgets.Select(
-            name="Modality", options=titles, value=modality or next(iter(titles.values())), margin=(4, 0),
+            label="Modality", options=titles, value=modality or next(iter(titles.values())), margin=(4, 0),
             sizing_mode="stretch_width",
         )  # fmt: skip
         self.given = modality
@@ -193,7 +193,7 @@ class SourcePanel:
         self.chooser = pn.widgets.MultiSelect(size=9, options=[], margin=(4, 0), sizing_mode="stretch_width")
         self.where = text("")
         self.seed = pn.widgets.IntInput(
-            name="seed", value=0, start=0, end=2**31 - 1, margin=(4, 0), sizing_mode="stretch_width", min_width=0,
+            label="seed", value=0, start=0, end=2**31 - 1, margin=(4, 0), sizing_mode="stretch_width", min_width=0,
             description="Of noise, phantoms and whatever a method draws.",
         )  # fmt: skip
         self.fields: list[Field] = []

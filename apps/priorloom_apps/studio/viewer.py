@@ -69,9 +69,9 @@ class Viewer:
         self.presets: Mapping[str, tuple[float, float]] = {}
         self.preset = pn.widgets.RadioButtonGroup(options=[WHOLE], value=WHOLE, margin=(2, 12, 2, 0))
         self.level = pn.widgets.RangeSlider(
-            name="Window", start=0.0, end=1.0, value=(0.0, 1.0), step=0.01, margin=(0, 12, 0, 4), width=280
+            label="Window", start=0.0, end=1.0, value=(0.0, 1.0), step=0.01, margin=(0, 12, 0, 4), width=280
         )
-        self.errors = pn.widgets.Toggle(name="Error maps", value=False, margin=(2, 12, 2, 0), width=110)
+        self.errors = pn.widgets.Toggle(label="Error maps", value=False, margin=(2, 12, 2, 0), width=110)
         self.scale = text("", width=270)
         # Made once: models that come and go while others refer to them are lost on their way to the browser.
         self.first = Tile("", self.ranges, self.grey, self.signed)
@@ -138,7 +138,7 @@ class Viewer:
         ends = [(float(min(v.min() for v in values)), float(max(v.max() for v in values))), *self.presets.values()]
         start, end = min(e[0] for e in ends), max(e[1] for e in ends)
         kept = self.preset.value if self.preset.value in self.presets else WHOLE
-        self.level.name = f"Window [{self.unit}]"
+        self.level.label = f"Window [{self.unit}]"
         self.level.param.update(start=start, end=end, step=(end - start) / 500, value=self.presets[kept])
         self.preset.param.update(options=list(self.presets), value=kept, visible=len(self.presets) > 1)
         self._apply()
