@@ -105,15 +105,16 @@ def run_method(
 
 
 def _against_oracle(result: Result, method: Method, oracles: Sequence[tuple[Method, Result]]) -> Result:
-    """The result with its loss against the oracle of the same parameter, where one was run with the same settings."""
+    """The result with its loss against the oracle of the same parameter, where one was run with the same settings, or
+    against the best of its own trials, where that is better than what the oracle's search found."""
     rule = method.rule
     for oracle, best in oracles:
         assert oracle.rule is not None
         same = rule is not None and (method.pipeline, rule.parameter) == (oracle.pipeline, oracle.rule.parameter)
         if same and _kept(method) == _kept(oracle) and result.metrics and best.metrics:
-            assert rule is not None
-            loss = {f"{rule.parameter}.loss_db": best.metrics["psnr"] - result.metrics["psnr"]}
-            return replace(result, parameters={**result.parameters, **loss})
+            name = f"{oracle.rule.parameter}.loss_db"
+            loss = max(best.metrics["psnr"] - result.metrics["psnr"], result.parameters.get(name, 0.0))
+            return replace(result, parameters={**result.parameters, name: loss})
     return result
 
 

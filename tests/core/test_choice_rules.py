@@ -425,7 +425,8 @@ def test_a_result_says_which_rule_at_what_cost_and_what_it_lost(toys: Registry) 
     assert said["lam.runs"] == gcv.chosen.used == 2 * len(gcv.chosen.trials)
     assert said["lam.seconds"] >= 0
     # Against the oracle's row where it has the same settings, else against the best of its own trials.
-    assert said["lam.loss_db"] == pytest.approx(best.metrics["psnr"] - gcv.metrics["psnr"])
+    against = best.metrics["psnr"] - gcv.metrics["psnr"]
+    assert said["lam.loss_db"] == pytest.approx(max(against, gcv.chosen.loss_db or 0.0))
     assert best.parameters["lam.loss_db"] == 0
     assert other.chosen is not None
     assert other.parameters["lam.loss_db"] == other.chosen.loss_db
@@ -444,3 +445,17 @@ def test_a_record_of_the_oracle_is_for_its_own_case(toys: Registry) -> None:
         apply_chosen([found], {"toy": [Method("soft")]}, [replace(case, measurement=case.measurement + 1)], toys)
     with pytest.raises(InputError, match="expected a record or a rule, got both"):
         apply_chosen([found], {"toy": [Method("soft", rule=Rule("gcv", "lam"))]}, [case], toys)
+
+
+def test_the_warnings_of_trials_are_not_repeated(
+    discover: Callable[..., Registry], caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned(case: Case, *, lam: float = 1.0) -> Assembly:
+        return replace(soft(case, lam=lam), warnings=("mind the gap",))
+
+    made = {"warned": lambda: Pipeline("warned", "classical", "", warned)}
+    registry = discover(toy={"pipelines": made, "modalities": {"toy": toy}})
+    method = Method("warned", rule=Rule("gcv", "lam", 0.1, 1.0))
+    result = run_method(_denoising((8, 8), 0.5), method, registry=registry)
+    assert "mind the gap" in result.warnings
+    assert [r.message.count("mind the gap") for r in caplog.records] == [1]

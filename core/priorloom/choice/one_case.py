@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,8 @@ from ..reconstruction import Method, reconstruct
 from ..registry import Registry
 from .search import LEAST, minimise
 from .trials import OnTrial, check_budget, check_ranges, remark, remarks
+
+_REPORTER = logging.getLogger(reconstruct.__module__)
 
 Judge = Callable[[float, Result], tuple[float, Mapping[str, float]]]
 """From a value of the parameter and its result to the figure of the trial, and what the figure is made of."""
@@ -71,10 +74,14 @@ class OneCase:
         return Method(self.method.pipeline, settings, self.method.label)
 
     def run(self, value: float, measurement: Tensor | None = None) -> Result:
-        """One run, on the case or on another measurement in its place."""
+        """One run, on the case or on another measurement in its place; what it warns of, the chosen run says once."""
         self.used += 1
         case = self.case if measurement is None else self._like(measurement)
-        return reconstruct(case, self.at(value), registry=self.registry, seed=self.seed)
+        _REPORTER.addFilter(_nothing)
+        try:
+            return reconstruct(case, self.at(value), registry=self.registry, seed=self.seed)
+        finally:
+            _REPORTER.removeFilter(_nothing)
 
     def trial(self, value: float, judge: Judge) -> Trial:
         """Run the case at `value` and keep what `judge` says of it; the figure is None where the method diverges."""
@@ -149,6 +156,10 @@ class OneCase:
             scale = modality.scale(self.case)
             noise = modality.noise_std(self.case.scaled(scale)) * scale
         return replace(self.case, measurement=measurement, truth=None, noise_std=noise)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
 
 
 def misfit(case: Case, result: Result) -> float:
