@@ -287,7 +287,7 @@ def studio(
     modality: Modality = None,
     debug: Debug = False,
 ) -> None:
-    """Open a page on this machine: move parameters, watch images converge, save the config. Needs [studio]."""
+    """Open a page on this machine: move parameters, watch images converge, save the config (extra: studio)."""
     from .studio.serve import run_studio
 
     run_studio(Registry.discover(), root, scan, modality, port=port, browser=not no_browser)
