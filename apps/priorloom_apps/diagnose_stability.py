@@ -16,7 +16,7 @@ from priorloom.chosen import Chosen, apply_chosen, read_chosen
 from priorloom.config import Plan, make_cases, make_methods
 from priorloom.diagnose.method_map import MethodMap
 from priorloom.diagnose.perturbation import norm
-from priorloom.diagnose.stability import QUICK, Budget, Stability, noise_norm, stability
+from priorloom.diagnose.stability import QUICK, Budget, Stability, check_level, noise_norm, stability
 from priorloom.errors import InputError, OutputError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case, slug
@@ -141,6 +141,7 @@ def run_stability(
     as_json
         Print the JSON in the place of text.
     """
+    check_level(level)
     spent = _budget(QUICK if quick else Budget(), iterations, restarts, plan.seed)
     method = row_of(plan, name, registry)
     registry.factory("pipeline", against)
@@ -186,7 +187,7 @@ def _budget(usual: Budget, iterations: int | None, restarts: int | None, seed: i
 def _rows(plan: Plan, method: Method, registry: Registry) -> dict[str, tuple[Method, list[Case]]]:
     """The method with its settings and the cases, by modality; where no modality is named, of those that it fits."""
     fits = registry.pipeline(method.pipeline).modalities
-    if plan.modality is None and len(fits) == 1 and plan.input is None and not plan.operator:
+    if plan.modality is None and len(fits) == 1 and plan.input is None:
         plan = replace(plan, modality=fits[0])
     cases = make_cases(plan, registry)
     modalities = list(dict.fromkeys(c.modality for c in cases))

@@ -20,6 +20,7 @@ from ..reconstruction import Method, Prepared, _monitor, prepare
 from ..registry import Registry
 from ..solve import run
 from ..steps.base import State, Step
+from .implicit_solve import implicit_solves
 from .states import _tensors as tensors_of
 from .states import mapped
 
@@ -27,7 +28,7 @@ SEGMENT = 16
 """Iterations between two states that are kept of a run; what lies between is computed again."""
 LAYERS = 500
 """The most iterations that are differentiated, counted from the end of a run."""
-TAIL = 3e-2
+TAIL = 1e-2
 """Earlier iterations are left out where two segments in a row add less than this to the derivative, relative to its
 norm."""
 
@@ -121,7 +122,7 @@ class MethodMap:
         def pull(u: Tensor) -> Tensor:
             start = time.perf_counter()
             try:
-                pulled = self._pull_layers(prepared, u) if tape is None else self._pull_run(prepared, tape, u)
+                pulled = self._pull_layers(prepared, u) if tape is None else self._pull_implicit(prepared, tape, u)
             except (PriorloomError, RuntimeError) as error:
                 # Of torch's own errors only those of the derivative are the method's.
                 if isinstance(error, RuntimeError) and "grad" not in str(error):
@@ -151,6 +152,10 @@ class MethodMap:
         layers = len(assembly.steps) if isinstance(assembly.steps, nn.ModuleList) else 0
         self.derivative = f"exact, through {layers} layers" if layers else "exact, of the direct method"
         return pulled.detach()
+
+    def _pull_implicit(self, prepared: Prepared, tape: _Tape, u: Tensor) -> Tensor:
+        with implicit_solves(prepared.assembly.steps):
+            return self._pull_run(prepared, tape, u)
 
     def _pull_run(self, prepared: Prepared, tape: _Tape, u: Tensor) -> Tensor:
         """Through the iterations of a run, segment by segment from its end."""

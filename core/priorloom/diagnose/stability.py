@@ -131,6 +131,12 @@ def noise_norm(case: Case, noise_std: float) -> float:
     return size
 
 
+def check_level(level: float) -> None:
+    """Raise InputError unless the level is positive and finite."""
+    if not 0 < level < math.inf:
+        raise InputError("level of a perturbation", expected="a positive multiple of the noise", got=level)
+
+
 def stability(
     F: MethodMap,
     case: Case,
@@ -161,8 +167,7 @@ def stability(
         A level or a noise that is not positive, or a method without a derivative.
     """
     budget = budget or Budget()
-    if not 0 < level < math.inf:
-        raise InputError("level of a perturbation", expected="a positive multiple of the noise", got=level)
+    check_level(level)
     y, free, noise = case.measurement, free_entries(case), noise_norm(case, noise_std)
     radius, name = level * noise, F.method.name
     tell(f"{name}: local Lipschitz constant")
@@ -189,4 +194,4 @@ def _errors(case: Case, image: Tensor, worst: Worst, draws: Draws) -> Errors | N
     return Errors(norm(image - truth) / size, norm(worst.image - truth) / size, random / size)
 
 
-__all__ = ["LOCAL", "QUICK", "Budget", "Errors", "Stability", "free_entries", "noise_norm", "stability"]
+__all__ = ["LOCAL", "QUICK", "Budget", "Errors", "Stability", "check_level", "free_entries", "noise_norm", "stability"]
