@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -121,13 +120,9 @@ def test_phantoms_show_nobody_and_the_embedded_slice_is_its_file(tmp_path: Path)
     assert foam.subject is None
 
 
-DATA = Path(os.environ.get("PRIORLOOM_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-@pytest.mark.skipif(not (DATA / "ct-images/lidc-idri-0314").is_dir(), reason="no measured data; set PRIORLOOM_DATA")
-def test_a_folder_of_a_real_scan_knows_its_patient() -> None:
-    made = stored_slices([DATA / "ct-images/lidc-idri-0314"], (64, 64), 3)
+def test_a_folder_of_a_real_scan_knows_its_patient(data_dir: Path) -> None:
+    made = stored_slices([data_dir / "ct-images/lidc-idri-0314"], (64, 64), 3)
     assert {s.subject for s in made} == {patient_subject("LIDC-IDRI-0314")}
     assert len({s.name for s in made}) == 3
-    (other,) = stored_slices([DATA / "ct-images/totalseg-dicom"], (64, 64))  # its patient's ID is empty
+    (other,) = stored_slices([data_dir / "ct-images/totalseg-dicom"], (64, 64))  # its patient's ID is empty
     assert other.subject not in {s.subject for s in made}
