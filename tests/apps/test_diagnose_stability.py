@@ -29,8 +29,22 @@ def read(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_direct_method_beside_tuned_tv(cli: Cli, tmp_path: Path) -> None:
-    run = cli("diagnose", "stability", "fbp", *SMALL, "--out", tmp_path, *QUICK, "--seed", 3, "--level", 2)
+def test_a_direct_method_beside_a_tuned_one(cli: Cli, tmp_path: Path) -> None:
+    run = cli(
+        "diagnose",
+        "stability",
+        "fbp",
+        "--against",
+        "tikhonov",
+        *SMALL,
+        "--out",
+        tmp_path,
+        *QUICK,
+        "--seed",
+        3,
+        "--level",
+        2,
+    )
     assert run.code == 0, run.err
     for text in (
         "worst amplification found",
@@ -46,7 +60,7 @@ def test_a_direct_method_beside_tuned_tv(cli: Cli, tmp_path: Path) -> None:
     (case,) = found["cases"]
     assert (case["case"], case["modality"], case["level"]) == ("ellipses", "ct", 2.0)
     mine, against = case["method"], case["against"]
-    assert (mine["method"], against["method"]) == ("fbp", "tv-pdhg")
+    assert (mine["method"], against["method"]) == ("fbp", "tikhonov")
     assert against["chosen"].startswith("tuned: the best PSNR of 3 weights on the same image, seed 4")
     assert set(against["settings"]) == {"prior.lam.times"}
     assert against["record"]["used"] == 3

@@ -31,7 +31,9 @@ class _Solved(torch.autograd.Function):
 def _solve(system: NormalSystem, b: Tensor, start: Tensor) -> Tensor:
     weights = tuple(w.detach() for w in system.weights)
     with torch.no_grad():
-        return CGUpdate(TOLERANCE, ITERATIONS)(NormalSystem(system.operators, weights, b.detach(), start.detach()))
+        own = NormalSystem(system.operators, weights, b.detach(), start.detach())
+        solution: Tensor = CGUpdate(TOLERANCE, ITERATIONS)(own)
+    return solution
 
 
 def _implicit(system: NormalSystem) -> Tensor:

@@ -29,7 +29,8 @@ class Matrix:
         self.M = M
 
     def __call__(self, y: Tensor) -> Tensor:
-        return self.M @ y
+        image: Tensor = self.M @ y
+        return image
 
     def at(self, y: Tensor) -> Point:
         return Point(self.M @ y, lambda u: self.M.mH @ u)
@@ -47,7 +48,8 @@ def matrix(dtype: torch.dtype, values: tuple[float, ...], columns: int = 40) -> 
 def dense(apply: Any, inputs: int, shape: tuple[int, ...]) -> Tensor:
     """The matrix of a linear map on real tensors, in double precision."""
     with torch.no_grad():
-        return apply(torch.eye(inputs).reshape(inputs, *shape)).reshape(inputs, -1).double().T
+        found: Tensor = apply(torch.eye(inputs).reshape(inputs, *shape)).reshape(inputs, -1).double().T
+    return found
 
 
 @pytest.fixture(scope="module")
