@@ -5,7 +5,7 @@ has the range that the method states (two decades either way of its own weight) 
 solvers stop early (`TOLERANCE`), and what several rules run alike is computed once, while each counts it. The loss is
 the best PSNR that any rule met on a case less that of the rule. Nothing in the project was chosen on these figures.
 
-    python benchmarks/weight_rules.py [--data FOLDER] [--cases N] [--out FILE.json]
+    python benchmarks/weight_rules.py [--data FOLDER] [--cases N] [--method NAME]... [--out FILE.json]
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ TOLERANCE: dict[str, dict[str, Any]] = {
     "tikhonov": {"solver.tolerance": 1e-4, "solver.max_iterations": 300},
     "cg-sense": {"solver.tolerance": 1e-4, "solver.max_iterations": 300},
     "tv-pdhg": {"solver.tolerance": 1e-3, "solver.max_iterations": 300},
+    "wavelet-fista": {"solver.tolerance": 1e-3, "solver.max_iterations": 300},
+    "l1-wavelet": {"solver.tolerance": 1e-3, "solver.max_iterations": 300},
 }
 SUBJECTS = {
     "ct": ("ct-images/lidc-idri-0314", "ct-images/totalseg-dicom", "ct-images/totalseg-nii/example_ct.nii.gz"),
@@ -55,7 +57,7 @@ SETTINGS: dict[str, tuple[tuple[dict[str, Any], dict[str, Any]], ...]] = {
         ({}, {"mask": "poisson-disc", "acceleration": 6.0, "noise": 0.005, "coils": 4}),
     ),
 }
-METHODS = {"ct": ("tikhonov", "tv-pdhg"), "mri": ("cg-sense", "tv-pdhg")}
+METHODS = {"ct": ("tikhonov", "tv-pdhg", "wavelet-fista"), "mri": ("cg-sense", "tv-pdhg", "l1-wavelet")}
 Row = dict[str, Any]
 
 
@@ -65,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("PRIORLOOM_DATA", default)))
     parser.add_argument("--cases", type=int, default=20, help="cases of each modality")
+    parser.add_argument("--method", action="append", help="one method; repeat for several; all without it")
     parser.add_argument("--out", type=Path, help="every figure as JSON")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -73,6 +76,8 @@ def main() -> None:
     for modality in METHODS:
         cases = list(_cases(registry, modality, given.data, given.cases))
         for name in METHODS[modality]:
+            if given.method and name not in given.method:
+                continue
             began = time.perf_counter()
             for case in cases:
                 rows += _on(case, name, registry)
