@@ -42,7 +42,8 @@ def matrix(dtype: torch.dtype, values: tuple[float, ...], columns: int = 40) -> 
     k = len(values)
     U, _ = torch.linalg.qr(torch.randn(30, k, dtype=dtype, generator=generator))
     V, _ = torch.linalg.qr(torch.randn(columns, k, dtype=dtype, generator=generator))
-    return (U * torch.tensor(values, dtype=dtype)) @ V.mH
+    M: Tensor = (U * torch.tensor(values, dtype=dtype)) @ V.mH
+    return M
 
 
 def dense(apply: Any, inputs: int, shape: tuple[int, ...]) -> Tensor:
