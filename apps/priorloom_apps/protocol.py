@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from priorloom.choice import OnTrial
-from priorloom.chosen import Chosen, Trial
+from priorloom.chosen import Chosen, Trial, TuningCase
 from priorloom.config import Plan, make_cases, tuning_plan
 from priorloom.disjoint import check_disjoint, check_learned
 from priorloom.errors import InputError
@@ -104,13 +104,12 @@ def in_words(protocol: Protocol | None, summary: Sequence[Summary]) -> str:
 
 def _tuning_in_words(protocol: Protocol) -> list[str]:
     tuning = protocol.tuning
-    subjects = {case.subject for case in protocol.cases if case.subject is not None}
-    known = f" of {len(subjects)} known subject{'s' * (len(subjects) != 1)}" if subjects else ""
-    names = ", ".join(case.name for case in protocol.cases)
+    modalities = dict.fromkeys(case.modality for case in protocol.cases)
+    cases = " and ".join(_tuning_cases([c for c in protocol.cases if c.modality == m], m) for m in modalities)
     said = [
-        f"Every method with something to tune was tried at up to {tuning.budget} settings on the same "
-        f"{len(protocol.cases)} tuning cases{known} ({names}), for the best mean {tuning.measure.upper()}; none of "
-        "them has the measurement, the subject or the image of a test case, as far as these are known."
+        f"Every method that is named next was tried at up to {tuning.budget} settings on the same {cases}, for the "
+        f"best mean {tuning.measure.upper()}; none of the cases has the measurement, the subject or the image of a "
+        "test case, as far as these are known."
     ]
     for row in protocol.rows:
         record = protocol.records.get((row.modality, row.method.name))
@@ -120,6 +119,13 @@ def _tuning_in_words(protocol: Protocol) -> list[str]:
         methods = ", ".join(dict.fromkeys(r.method.name for r in protocol.rows if r.state == state))
         said.append(f"{_STATES.get(state, f'Not tuned ({state})')}: {methods}.")
     return said
+
+
+def _tuning_cases(cases: Sequence[TuningCase], modality: str) -> str:
+    subjects = {case.subject for case in cases if case.subject is not None}
+    known = f" of {len(subjects)} known subject{'s' * (len(subjects) != 1)}" if subjects else ""
+    names = ", ".join(case.name for case in cases)
+    return f"{len(cases)} tuning case{'s' * (len(cases) != 1)} of {modality}{known} ({names})"
 
 
 _STATES = {

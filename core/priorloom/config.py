@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 _KEYS = ("modality", "input", "operator", "case", "methods", "settings", "seed", "tuning", "reference")
 _SHOWN = ("images", "files", "slices", "subject")
 """What of ``case.*`` says whom or what the cases show."""
+_KINDS = {str: "a text", int: "a whole number", list: "a list", dict: "a mapping of names to values"}
 
 
 @dataclass(frozen=True)
@@ -179,11 +180,15 @@ def tuning_plan(plan: Plan) -> Plan:
     Raises
     ------
     InputError
-        No such section.
+        No such section, or files of it that are those of the comparison, whatever subject is stated of them.
     """
     tuning = plan.tuning
     if tuning is None:
         raise InputError("tuning cases", expected="a section 'tuning' in the config", got="none")
+    for mine in _paths(tuning.case):
+        for theirs in _paths(plan.case):
+            if mine == theirs or mine in theirs.parents or theirs in mine.parents:
+                raise InputError("tuning.case.files", expected="none of case.files", got=mine, cure="tune on others")
     shown = _SHOWN if {"images", "files"} & set(tuning.case) else ()
     case = {name: value for name, value in plan.case.items() if name not in shown}
     return replace(
@@ -295,9 +300,8 @@ def _tuning(raw: dict[str, Any] | None, folder: Path) -> Tuning | None:
             raise InputError(f"unknown key 'tuning.{key}' in the config", cure=did_you_mean(str(key), TUNING_KEYS))
     file, options = _input(raw.get("input"), folder)
     stated = {key: raw[key] for key in ("seed", "budget", "measure") if raw.get(key) is not None}
-    tuning = Tuning(
-        _case(_typed(raw, "case", dict, {}), folder), file, options, over=over_ranges(_typed(raw, "over", dict, {}))
-    )
+    case, over = (_typed(raw, key, dict, {}, "tuning.") for key in ("case", "over"))
+    tuning = Tuning(_case(case, folder), file, options, over=over_ranges(over))
     for key, value in stated.items():
         tuning = tuning.changed(key, value)
     return tuning
@@ -310,6 +314,11 @@ def _case(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         return settings
     near = [str(folder / f) if isinstance(f, str) and (folder / f).exists() else f for f in files]
     return {**settings, "files": near}
+
+
+def _paths(case: Mapping[str, Any]) -> list[Path]:
+    files = case.get("files")
+    return [Path(f).resolve() for f in files if isinstance(f, str | Path)] if isinstance(files, list | tuple) else []
 
 
 def _methods(raw: list[Any] | None) -> tuple[Method, ...] | None:
@@ -345,10 +354,10 @@ def flatten(nested: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _typed(raw: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+def _typed(raw: Mapping[str, Any], key: str, kind: type, default: Any, section: str = "") -> Any:
     value = raw.get(key)
     if value is None:
         return default
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise InputError(f"{key} in the config", expected=kind.__name__, got=repr(value))
+        raise InputError(f"{section}{key} in the config", expected=_KINDS[kind], got=repr(value))
     return value

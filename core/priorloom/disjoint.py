@@ -63,7 +63,7 @@ def check_learned(methods: Mapping[str, Sequence[Method]], cases: Sequence[Case]
 
 def _subjects(facts: SubjectFacts) -> set[str]:
     names = {facts.name, facts.source}
-    return names | {patient_subject(name) for name in names}
+    return {name.lower() for name in names} | {patient_subject(name) for name in names}
 
 
 def _cards(method: Method, modality: str, registry: Registry) -> Iterator[Card]:

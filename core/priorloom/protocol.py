@@ -14,7 +14,7 @@ from .binding import pipeline_parameters
 from .choice import OnTrial, on_cases
 from .choice.cases import least_settings
 from .chosen import Chosen, Searched, TuningCase
-from .errors import InputError, did_you_mean
+from .errors import InputError, did_you_mean, unique
 from .modality import Case
 from .multiples import split_multiples
 from .parameters import TIMES
@@ -112,9 +112,11 @@ def prepare_rows(tuning: Tuning, methods: Mapping[str, Sequence[Method]], regist
     Raises
     ------
     InputError
-        A row of ``tuning.over`` that is not run, a budget that is too small, a range that cannot be searched, or no
-        row with something to tune.
+        Two rows of one name, a row of ``tuning.over`` that is not run, a budget that is too small, a range that cannot
+        be searched, or no row with something to tune.
     """
+    for found in methods.values():
+        unique("method", [m.name for m in found])  # records are by name
     names = {m.name for rows in methods.values() for m in rows}
     for name in tuning.over:
         if name not in names:

@@ -58,7 +58,7 @@ def stored_slices(
     slices
         How many of each file.
     subject
-        Whom all the files show, where they do not say it themselves.
+        Whom all the files show, whatever they say themselves; capitals do not tell two subjects apart.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def stored_slices(
         if not path.exists():
             raise ReaderError(f"case.files: {path}", expected="an image file", got="none there", cure="check the path")
         volume = read_slices(path)
-        whose = subject or subject_of(path, volume)
+        whose = subject_of(path, volume) if subject is None else subject.strip().lower()
         stem = slug(path.name if path.is_dir() else path.stem)
         for place in _places(len(volume), slices, path):
             values, how = _on_grid(volume[place], image_shape)

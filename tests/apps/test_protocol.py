@@ -11,6 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
+from priorloom.chosen import TuningCase
+from priorloom.protocol import Protocol
+from priorloom.tuning import Tuning
+from priorloom_apps.protocol import in_words
+
 from .conftest import Cli, Run
 
 CT: dict[str, Any] = {
@@ -172,7 +177,8 @@ def test_overlaps_are_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
         (files, {"seed": 3, "case": {"files": [str(copy)]}}, "tuning case 'copy' and test case 'head-s03': .*subject"),
         (CT["case"], {"seed": 0}, "tuning case 'foam' and test case 'foam': .*the same measurement"),
         (CT["case"], {"seed": 1, "case": {"images": ["shepp-logan"]}}, "'shepp-logan': .*both show the same image"),
-        ({**files, "subject": "p1"}, {"case": {"files": [other], "subject": "p1"}}, "both show subject p1"),
+        ({**files, "subject": "p1"}, {"case": {"files": [other], "subject": "P1 "}}, "both show subject p1"),
+        ({**files, "subject": "p1"}, {"case": {"files": [head], "slices": 3}}, "expected none of case.files"),
     ):
         path = config(tmp_path / "c.yaml", CT, case=case, tuning={**tuning, "budget": 8})
         run = cli("compare", path, "--out", tmp_path / "out")
@@ -193,6 +199,9 @@ def test_overlaps_are_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
         ({"tuning": {"over": {"fbp": {"cutoff": [1, 2, 3]}}}}, "tuning.over.fbp.cutoff: expected [LOW, HIGH]"),
         ({"tuning": {"over": {"fbp": {"cutof": [0.1, 1]}}}}, "did you mean 'cutoff'"),
         ({"tuning": {"over": {"fixed": {"prior.lam": [1, 2]}}}}, "expected a range or a value, got both"),
+        ({"tuning": {"over": {"fbp": {"filter": ["hann"]}}}}, "expected different ones, at least two"),
+        ({"methods": ["fbp", "fbp"]}, "method name: expected unique names, got 'fbp' twice"),
+        ({"tuning": {"case": "foam"}}, "tuning.case in the config: expected a mapping of names to values, got 'foam'"),
         ({"tuning": {"over": {"fbp": 3}}}, "tuning.over.fbp: expected PARAMETER: [LOW, HIGH], got 3"),
         ({"tuning": {"case": {"photon": 3}}}, "did you mean 'case.photons'"),
         ({"tuning": {"seed": -1}}, "tuning.seed: expected 0 to 2147483647, got -1"),
@@ -211,6 +220,12 @@ def test_bad_input_is_one_line(cli: Cli, tmp_path: Path, changes: dict[str, Any]
     assert run.code == 2, run.out
     assert len(run.err.splitlines()) == 1, run.err
     assert words in run.err
+
+
+def test_the_words_tell_the_cases_of_each_modality() -> None:
+    cases = (TuningCase("a", "ct", "1", None), TuningCase("b", "ct", "2", None, "s"), TuningCase("c", "mri", "3", None))
+    words = in_words(Protocol(Tuning(budget=9), cases, (), {}), ())
+    assert "the same 2 tuning cases of ct of 1 known subject (a, b) and 1 tuning case of mri (c), for" in words
 
 
 def test_a_rule_that_needs_tuning_cases_says_so(cli: Cli, tmp_path: Path) -> None:

@@ -210,8 +210,9 @@ def _check_words(known: Mapping[str, Parameter], name: str, words: Sequence[str]
         raise InputError(f"unknown parameter '{name}' of method '{method.name}'", cure=did_you_mean(name, known))
     for word in words:
         known[name].validate(word, f"method '{method.name}'")
-    if not words or len(set(words)) < len(words):
-        raise InputError(f"words of '{name}'", expected="different ones", got=", ".join(words) or "none")
+    if len(words) < 2 or len(set(words)) < len(words):
+        raise InputError(f"words of '{name}'", expected="different ones, at least two", got=", ".join(words) or "none",
+                         cure="a single one is a value: set it")  # fmt: skip
 
 
 def _ends(best: Trial, ranges: Mapping[str, Searched], own: Mapping[str, Any]) -> list[str]:
