@@ -79,6 +79,7 @@ def test_a_direct_method_beside_a_tuned_one(cli: Cli, tmp_path: Path) -> None:
         "as it is", "less dose", "more dose", "fewer views", "shorter arc", "other anatomy"
     ]  # fmt: skip
     assert shifts["other anatomy"]["case"] == "shepp-logan"
+    assert all(s["method"] is not None and s["against"] is not None for s in case["shifts"])
     assert shifts["less dose"]["method"] < shifts["more dose"]["method"]
     assert (tmp_path / "stability-ellipses.png").read_bytes().startswith(b"\x89PNG")
 
@@ -104,6 +105,7 @@ def test_a_network_on_mri_as_json_with_a_record_and_another_anatomy(cli: Cli, tm
     assert "worst that was found" in case["words"]
     assert [s["name"] for s in case["shifts"]][-2:] == ["fewer coils", "given anatomy"]
     assert case["shifts"][-1]["case"] == "image"
+    assert all(s["method"] is not None and s["against"] is not None for s in case["shifts"])
     d = np.load(tmp_path / "out" / case["method"]["worst"]["perturbation"])
     assert bool((d == 0).any())
 
