@@ -178,6 +178,14 @@ def test_the_default_converges_in_view_and_its_config_reproduces_it(
             watched.image(f"error s{place}"), watched.image(f"image s{place}") - watched.image("image truth"), atol=1e-2
         )
 
+    # What is moved after a run is not what its images show.
+    other = page.get_by_text("The images are of other parameters than these")
+    assert other.count() == 0
+    watched.set("solver.max_iterations", "41")
+    other.wait_for()
+    watched.set("solver.max_iterations", "40")
+    other.wait_for(state="detached")
+
     # An existing config is replaced only when that is said.
     (root / "studio.yaml").write_text("mine")
     page.get_by_role("button", name="Save config").click()

@@ -82,7 +82,8 @@ class Page:
         self.name = pn.widgets.TextInput(value="studio.yaml", label="Save under the root as", margin=0, width=220)
         self.save = pn.widgets.Button(label="Save config", margin=(19, 0, 0, 8), width=120)
         self.replace = pn.widgets.Button(label="Replace it", margin=(19, 0, 0, 8), width=110, visible=False)
-        self.saved, self.config = text(""), text("")
+        self.saved, self.config, self.stale = text(""), text(""), text("")
+        self.ran = ""  # the config of the images, once there are some
         self.side, self.stage = self._lay_out()
         self.add.on_click(lambda _: self._add(None))
         self.run.on_click(lambda _: self.start())
@@ -103,7 +104,8 @@ class Page:
         self.tabled = pn.Column(text("<h2>Results</h2>"), self.table, visible=False, **wide)
         config = pn.Column(
             text("<h2>Config</h2>"),
-            text('<p class="quiet">What reproduces this, with <code>priorloom compare</code>.</p>'), self.config,
+            text('<p class="quiet">What reproduces this, with <code>priorloom compare</code>.</p>'),
+            self.stale, self.config,
             pn.FlexBox(self.name, self.save, self.replace, margin=(10, 0, 0, 0)), self.saved, **wide,
         )  # fmt: skip
         stage = pn.Column(
@@ -208,6 +210,8 @@ class Page:
             return
         methods = methods_of([panel.row for panel in self.panels])
         self._forget()
+        self.ran = self._config(self.root.path)
+        self._preview()
         self.viewer.lay_out(self.opened, [m.name for m in methods])
         self.status.object = say("Running …")
         self._work(partial(self._run, self.opened, methods))
@@ -252,7 +256,7 @@ class Page:
     def _forget(self) -> None:
         with self.lock:
             self.waiting = {}
-        self.results, self.errors = {}, []
+        self.results, self.errors, self.ran = {}, [], ""
         self.curves.clear()
         self._tabulate()
 
@@ -301,6 +305,8 @@ class Page:
         self._unsaved()
         shown = self._config(self.root.path)
         self.config.object = f"<pre>{escape(shown)}</pre>" if shown else ""
+        changed = self.ran not in ("", shown)
+        self.stale.object = say("The images are of other parameters than these: press Run.", "warn") if changed else ""
         self.save.disabled = not shown
 
     def _config(self, folder: Path) -> str:
