@@ -156,6 +156,9 @@ def test_a_capsule_reads_back_equal(tmp_path: Path) -> None:
         ({"planned": "many"}, "planned"),
         ({"extra": 1}, "extra"),
         ({"complete": False}, "1 of 1 rows"),
+        ({"planned": 2}, "1 of 2 rows"),
+        ({"planned": 0, "rows": []}, "0 of 0 rows"),
+        ({"cases": []}, "every row of a case once"),
         ({"schema": 2}, "install a newer priorloom"),
         ({"schema": 0}, "schema"),
         ({"sources": [{"setting": "input", "path": "/x", "files": []}]}, "sources.0.files"),
@@ -169,6 +172,14 @@ def test_a_broken_capsule_is_refused_in_one_line(tmp_path: Path, change: dict[st
         read_capsule(tmp_path)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_recorded_twice_is_refused(tmp_path: Path) -> None:
+    capsule = _capsule(tmp_path)
+    for change in ({"rows": capsule.rows * 2, "planned": 2}, {"cases": capsule.cases * 2}):
+        (tmp_path / "capsule.json").write_bytes(to_json(dataclasses.replace(capsule, **change)))
+        with pytest.raises(InputError, match="every case once"):
+            read_capsule(tmp_path)
 
 
 def test_a_row_can_be_named_as_any_method_can() -> None:

@@ -156,12 +156,13 @@ def to_json(capsule: Capsule) -> bytes:
 
 
 def read_capsule(folder: Path) -> Capsule:
-    """The capsule in a folder, checked: plain values, of a bounded size, and complete.
+    """The capsule in a folder, checked: plain values, of a bounded size, complete, and every row of a recorded case.
 
     Raises
     ------
     InputError
-        No folder, no capsule, one that is broken, of a newer schema, or of a comparison that was interrupted.
+        No folder, no capsule, one that is broken or contradicts itself, of a newer schema, or of a comparison that was
+        interrupted.
     """
     if not folder.is_dir():
         raise InputError(f"capsule {folder}", expected="a folder that priorloom compare wrote", got="none there")
@@ -181,9 +182,13 @@ def read_capsule(folder: Path) -> Capsule:
                          got=f"what is no such: {first['msg']}") from error  # fmt: skip
     except (ValueError, RecursionError) as error:
         raise InputError(str(path), expected="a capsule in JSON", got=str(error)) from error
-    if not capsule.complete:
+    if not capsule.complete or len(capsule.rows) != capsule.planned or not capsule.rows:
         raise InputError(f"capsule {folder}", expected="a comparison that ended",
                          got=f"{len(capsule.rows)} of {capsule.planned} rows", cure="run it again")  # fmt: skip
+    cases = {case.name for case in capsule.cases}
+    rows = {(row.case, row.method) for row in capsule.rows}
+    if len(cases) < len(capsule.cases) or len(rows) < len(capsule.rows) or not {case for case, _ in rows} <= cases:
+        raise InputError(str(path), expected="every case once, and every row of a case once", got="others")
     return capsule
 
 
