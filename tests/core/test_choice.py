@@ -156,6 +156,15 @@ def test_a_small_budget_is_kept_and_the_miss_is_told(registry):
     assert "larger budget" in found.warnings[0]
 
 
+def test_where_the_search_stops_by_itself_is_no_miss(registry, monkeypatch):
+    # With eight million entries the noise moves the figure by less than CLOSE; a coarse CLOSE stands for that here.
+    monkeypatch.setattr("priorloom.choice.discrepancy.CLOSE", 0.5)
+    found = by_discrepancy(_case(), Method("ridge"), "lam", 1e-3, 1e2, budget=12, registry=registry)
+    assert found.used < 12
+    assert abs(found.trials[-1].mean - 1) > math.sqrt(2 / _case().measurement.numel())
+    assert found.warnings == ()
+
+
 def test_a_residual_that_is_not_monotone_is_told(registry):
     found = by_discrepancy(_case(), Method("wavy"), "lam", 0.01, 1.0, budget=12, registry=registry)
     assert any("not monotone" in w for w in found.warnings)

@@ -14,7 +14,7 @@ from ..reconstruction import Method
 from ..registry import Registry
 from .one_case import OneCase, misfit
 from .search import LEAST, regula_falsi
-from .trials import OnTrial, check_budget, measured_entries, noise_level
+from .trials import OnTrial, check_values, measured_entries, noise_level
 
 CLOSE = 5e-4
 """The search stops this close to the aim. The noise moves it further; but then the choice is the rule's, not the
@@ -42,7 +42,7 @@ def by_discrepancy(
     square, and the aim is right on average over the entries.
 
     The figure of a trial is ``|A x - y|^2 / (m sigma^2)``, and the search stops within `CLOSE` of 1. The noise alone
-    moves it by ``sqrt(2 / degrees of freedom)``; a miss beyond that is a warning. Between the ends of the range the
+    moves it by ``sqrt(2 / degrees of freedom)``; a miss beyond both is a warning. Between the ends of the range the
     search is regula falsi in the logarithms (the Illinois variant), kept to the middle four fifths of the bracket.
     Where the range does not contain the crossing, its nearer end is chosen, with a warning.
 
@@ -74,11 +74,11 @@ def by_discrepancy(
     """
     runs = OneCase(case, method, parameter, low, high, rule="discrepancy", measure="discrepancy", budget=budget,
                    registry=registry, seed=seed, on_trial=on_trial)  # fmt: skip
-    check_budget(budget, LEAST, f"{LEAST} values of {parameter}")
+    check_values(budget, LEAST, parameter)
     noise, estimated = noise_level(case, runs.registry)
     entries = measured_entries(case)
     freedom = entries * (2 if case.measurement.is_complex() else 1)
-    tolerance = math.sqrt(2 / freedom)
+    tolerance = max(math.sqrt(2 / freedom), math.expm1(CLOSE))
 
     def judge(value: float, result: Result) -> tuple[float, Mapping[str, float]]:
         missed = misfit(case, result)
