@@ -369,6 +369,17 @@ def test_what_a_rule_needs_is_said_in_one_line_before_anything_runs(toys: Regist
         with pytest.raises(InputError, match=words) as caught:
             run_method(on, Method("soft", rule=rule), registry=toys)
         assert "\n" not in str(caught.value)
+    # Asked of every row before the first one runs.
+    done: list[str] = []
+    for rule, words in (
+        (Rule("sure", "lam", budget=5), "at least 6 runs"),
+        (Rule("discrepancy", "lam", budget=2), "at least 3 runs"),
+        (Rule("gcv", "plain", 0.1), "the method has no default"),
+    ):
+        with pytest.raises(InputError, match=words):
+            compare([case], [Method("soft", label="first"), Method("soft", rule=rule)], registry=toys,
+                    on_result=lambda _, result: done.append(result.method))  # fmt: skip
+    assert not done
     with pytest.raises(InputError, match="expected the weight of the whole penalty"):
         run_method(case, Method("weighted", rule=Rule("lcurve", "lam", 0.1, 1.0)), registry=toys)
     with pytest.raises(InputError, match="expected a value, got a rule"):

@@ -11,13 +11,15 @@ from ..errors import InputError
 from ..modality import Case
 from ..reconstruction import Method
 from ..registry import Registry
+from ..rule import Rule
 from .discrepancy import by_discrepancy
 from .gcv import by_gcv
-from .lcurve import by_lcurve
+from .lcurve import POINTS, by_lcurve
 from .oracle import by_oracle, check_truth
-from .ranges import range_of
+from .ranges import range_of, stated_range
+from .search import LEAST
 from .sure import by_sure
-from .trials import OnTrial, noise_level
+from .trials import OnTrial, check_values, noise_level
 
 SETTINGS = 12
 """Values of the parameter that a rule tries where no budget is stated."""
@@ -83,10 +85,14 @@ def choose(
         raise InputError(f"method '{method.name}'", expected="a rule for one of its parameters", got="none")
     check_rule(case, method, registry)
     low, high = range_of(case, method, rule, registry, seed)
-    budget = SETTINGS * RUNS.get(rule.name, 1) if rule.budget is None else rule.budget
     by = ON_ONE_CASE[rule.name]
     plain = replace(method, rule=None)
-    return by(case, plain, rule.parameter, low, high, budget=budget, registry=registry, seed=seed, on_trial=on_trial)
+    return by(case, plain, rule.parameter, low, high, budget=_budget(rule), registry=registry, seed=seed,
+              on_trial=on_trial)  # fmt: skip
+
+
+def _budget(rule: Rule) -> int:
+    return SETTINGS * RUNS.get(rule.name, 1) if rule.budget is None else rule.budget
 
 
 def check_rule(case: Case, method: Method, registry: Registry) -> None:
@@ -106,6 +112,10 @@ def check_rule(case: Case, method: Method, registry: Registry) -> None:
         raise InputError(f"rule lcurve of '{rule.parameter}' of method '{method.name}'",
                          expected="the weight of an objective", got="a method without one",
                          cure="choose by gcv, sure or discrepancy")  # fmt: skip
+    runs = RUNS.get(rule.name, 1)
+    check_values(_budget(rule), POINTS if rule.name == "lcurve" else LEAST, rule.parameter, runs)
+    if rule.low is None or rule.high is None:
+        stated_range(method, rule, registry)
 
 
 def facts(found: Chosen) -> dict[str, Any]:

@@ -18,9 +18,12 @@ from ..registry import Registry
 from ..steps.base import Step
 from .one_case import OneCase, misfit
 from .search import LEAST, NEAR, rounded, spread
-from .trials import OnTrial, check_budget
+from .trials import OnTrial, check_values
 
 Array = NDArray[np.float64]
+
+POINTS = LEAST + 1
+"""Values of the weight that the rule needs."""
 
 STILL = 1e-3
 """Where log D and log R change by less than this while the weight grows e-fold, the curve stands still, and its angle
@@ -85,7 +88,7 @@ def by_lcurve(
     """
     runs = OneCase(case, method, parameter, low, high, rule="lcurve", measure="slope", budget=budget, registry=registry,
                    seed=seed, on_trial=on_trial)  # fmt: skip
-    check_budget(budget, LEAST + 1, f"{LEAST + 1} values of {parameter}")
+    check_values(budget, POINTS, parameter)
     check_weight(runs)
 
     def judge(value: float, result: Result) -> tuple[float, Mapping[str, float]]:
@@ -106,7 +109,7 @@ def by_lcurve(
             curve.add(value, missed, penalty / value, trial.mean or 0.0)
         return usable
 
-    for value in spread(low, high, max(LEAST + 1, (budget + 1) // 2)):
+    for value in spread(low, high, max(POINTS, (budget + 1) // 2)):
         look(value)
     while len(curve) >= LEAST and len(runs.trials) < budget:
         further = curve.next(rounded(curve.corner(), low, high))

@@ -18,7 +18,7 @@ from ..pipeline import Result
 from ..reconstruction import Method, reconstruct
 from ..registry import Registry
 from .search import LEAST, minimise
-from .trials import OnTrial, check_budget, check_ranges, remark, remarks
+from .trials import OnTrial, check_ranges, check_values, remark, remarks
 
 _REPORTER = logging.getLogger(reconstruct.__module__)
 
@@ -105,8 +105,7 @@ class OneCase:
 
         A value at which the run diverges, cycles or grows is never chosen.
         """
-        each = f", {runs} runs each" if runs > 1 else ""
-        check_budget(self.budget, LEAST * runs, f"{LEAST} values of {self.parameter}{each}")
+        check_values(self.budget, LEAST, self.parameter, runs)
 
         def score(trial: Trial) -> float:
             figure = trial.mean

@@ -35,15 +35,24 @@ def range_of(case: Case, method: Method, rule: Rule, registry: Registry, seed: i
     return low, high
 
 
-def _of_pipeline(case: Case, method: Method, rule: Rule, registry: Registry, seed: int) -> tuple[float, float]:
+def stated_range(method: Method, rule: Rule, registry: Registry) -> Range:
+    """What the pipeline states of a rule's parameter; raises InputError where that is nothing."""
     stated = registry.pipeline(method.pipeline).search.get(rule.parameter)
-    what = f"range of '{rule.parameter}' of method '{method.name}'"
-    cure = f"set {rule.parameter}.low and {rule.parameter}.high"
     if not isinstance(stated, Range):
-        raise InputError(what, expected="its two ends", got="none, and the method has no default", cure=cure)
+        raise _no_ends(method, rule, "none, and the method has no default")
+    return stated
+
+
+def _of_pipeline(case: Case, method: Method, rule: Rule, registry: Registry, seed: int) -> tuple[float, float]:
+    stated = stated_range(method, rule, registry)
     if not stated.relative:
         return stated.low, stated.high
     by_itself = prepare(case, replace(method, rule=None), registry, seed).assembly.parameters.get(rule.parameter)
     if not isinstance(by_itself, float | int) or not 0 < by_itself < math.inf:
-        raise InputError(what, expected="its two ends", got="none, and the method chooses no value", cure=cure)
+        raise _no_ends(method, rule, "none, and the method chooses no value")
     return rounded(stated.low * by_itself), rounded(stated.high * by_itself)
+
+
+def _no_ends(method: Method, rule: Rule, got: str) -> InputError:
+    return InputError(f"range of '{rule.parameter}' of method '{method.name}'", expected="its two ends", got=got,
+                      cure=f"set {rule.parameter}.low and {rule.parameter}.high")  # fmt: skip

@@ -115,6 +115,12 @@ def check_budget(budget: int, least: int, why: str) -> None:
         raise InputError("budget", expected=f"at least {least} runs ({why})", got=budget)
 
 
+def check_values(budget: int, values: int, parameter: str, runs: int = 1) -> None:
+    """Raise InputError where a budget does not allow that many values of a parameter, at `runs` runs for each."""
+    each = f", {runs} runs each" if runs > 1 else ""
+    check_budget(budget, values * runs, f"{values} values of {parameter}{each}")
+
+
 def chosen(
     method: Method,
     found: Mapping[str, Any],
