@@ -96,7 +96,7 @@ def run_comparison(
             summary = summaries(results, cases, plan.reference)
             write_atomic(out / "results.json", results_json(rows, plan.seed, protocol, summary))
             facts_of_run = {"command": command, "seed": str(plan.seed), **versions()}
-            _publish(out, cases, results, rows, registry, facts_of_run, summary, protocol, records)
+            _publish(out, cases, results, rows, registry, facts_of_run, summary, protocol, records, plan.reference)
     return results
 
 
@@ -110,6 +110,7 @@ def _publish(
     summary: Sequence[Summary],
     protocol: Protocol | None,
     records: Sequence[Chosen],
+    reference: str | None,
 ) -> None:
     modalities = {name: registry.modality(name) for name in dict.fromkeys(c.modality for c in cases)}
     shell = console()
@@ -126,7 +127,7 @@ def _publish(
         made = papers.figures(cases, results, modalities)
         for name, content in pictures.case_pictures(cases, results, modalities).items():
             made[f"images/{name}"] = content
-        words = in_words(protocol, summary)
+        words = in_words(protocol, summary, reference)
         page = report.render(cases, results, rows, modalities, facts, summary=summary, protocol=words,
                              records=records)  # fmt: skip
         made["report.html"] = page.encode()

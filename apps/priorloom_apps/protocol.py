@@ -86,8 +86,9 @@ class _Lines:
         return line
 
 
-def in_words(protocol: Protocol | None, summary: Sequence[Summary]) -> str:
-    """The protocol in words: what was tuned on what, within which budget, and how the intervals were found."""
+def in_words(protocol: Protocol | None, summary: Sequence[Summary], reference: str | None = None) -> str:
+    """The protocol in words: what was tuned on what, within which budget, how the intervals were found, and whether
+    what differences are taken to is the `reference` that was named or was picked by its figures."""
     said = [] if protocol is None else _tuning_in_words(protocol)
     if summary:
         said.append(
@@ -98,6 +99,8 @@ def in_words(protocol: Protocol | None, summary: Sequence[Summary]) -> str:
             mine = [s for s in summary if s.modality == modality]
             compared = next((s.difference.reference for s in mine if s.difference is not None), None)
             against = "" if compared is None else f"; differences in PSNR are paired, against {compared}"
+            if compared not in (None, reference):
+                against += ", the baseline that is best on these very cases, which favours it"
             said.append(f"{modality}: {_cases(mine[0])}{against}.")
     return " ".join(said)
 

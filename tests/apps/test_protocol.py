@@ -117,6 +117,7 @@ def test_the_table_and_the_report_have_means_with_intervals(run_ct: tuple[Path, 
     page = (out / "report.html").read_text()
     assert "up to 8 settings on the same 2 tuning cases" in page
     assert "Not tuned (given): fixed." in page
+    assert f"against {tuned}, the baseline that is best on these very cases, which favours it." in page
     assert (out / "tables" / "summary.csv").read_text().count("\n") == 4
 
 
