@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import pydantic
 from torch import Tensor
 
 from .errors import InputError
@@ -44,7 +45,7 @@ class Trial:
     remarks
         By case: "diverged", "cycling", "growing", "refused" or "not converged"; absent where there is nothing to say.
     facts
-        What the figure is made of, for rules that look at one case.
+        What the figure is made of, for rules that look at one case; in the file those that are finite.
     """
 
     settings: Mapping[str, Any]
@@ -185,7 +186,7 @@ class Chosen:
                     "settings": dict(t.settings),
                     "figures": _plain(t.figures),
                     "remarks": dict(t.remarks),
-                    "facts": _plain(t.facts),
+                    "facts": {name: value for name, value in t.facts.items() if math.isfinite(value)},
                 }
                 for t in self.trials
             ],
@@ -209,41 +210,26 @@ def read_chosen(path: Path) -> Chosen:
         Not readable, not JSON, or not such a record.
     """
     try:
-        raw = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"tuned settings {path}", expected="a file that priorloom tune wrote", got=reason) from error
-    try:
-        return _from_json(raw)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__} {error}"
-        raise InputError(f"tuned settings {path}", expected="a record of priorloom tune", got=reason) from error
+        content = path.read_bytes()
+        schema = json.loads(content)["schema"]
+        if schema != SCHEMA:
+            raise ValueError(f"schema {schema}")
+        record = pydantic.TypeAdapter(Chosen).validate_json(content, strict=True)
+        if not record.cases:
+            raise ValueError("no cases")
+    except (OSError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"tuned settings {path}", expected="a file that priorloom tune wrote",
+                         got=_reason(error)) from error  # fmt: skip
+    return record
 
 
-def _from_json(raw: Any) -> Chosen:
-    if raw["schema"] != SCHEMA:
-        raise ValueError(f"schema {raw['schema']}")
-    if raw["rule"] not in RECORDS:
-        raise ValueError(f"rule {raw['rule']!r}")
-    cases = tuple(
-        TuningCase(c["name"], c["modality"], c["measurement"], c["truth"], c.get("subject")) for c in raw["cases"]
-    )
-    if not cases:
-        raise ValueError("no cases")
-    settings = {str(k): v for k, v in raw["settings"].items()}
-    ranges = {str(k): _searched(v) for k, v in raw["ranges"].items()}
-    trials = tuple(Trial(t["settings"], t["figures"], t["remarks"], t.get("facts", {})) for t in raw["trials"])
-    return Chosen(
-        str(raw["pipeline"]), raw["label"], settings, ranges, raw["rule"], str(raw["measure"]), int(raw["budget"]),
-        int(raw["used"]), trials, cases, int(raw["seed"]), tuple(str(w) for w in raw["warnings"]),
-    )  # fmt: skip
-
-
-def _searched(raw: Any) -> Searched:
-    if raw and all(isinstance(word, str) for word in raw):
-        return tuple(raw)
-    low, high = raw
-    return float(low), float(high)
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, pydantic.ValidationError):
+        first = error.errors(include_url=False, include_context=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:300]
+    return f"{type(error).__name__} {error}"
 
 
 def apply_chosen(

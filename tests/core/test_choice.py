@@ -309,6 +309,9 @@ def test_a_record_comes_back_from_its_file(record, tmp_path):
     path = tmp_path / "tuned.json"
     path.write_text(json.dumps(record.to_json(), allow_nan=False))
     assert read_chosen(path) == record
+    perfect = replace(record.trials[0], facts={"psnr": math.inf, "misfit": 0.0})  # JSON has no infinity
+    path.write_text(json.dumps(replace(record, trials=(perfect,)).to_json(), allow_nan=False))
+    assert read_chosen(path).trials == (replace(perfect, facts={"misfit": 0.0}),)
 
 
 def test_files_that_are_no_record_are_refused_in_one_line(record, tmp_path):
@@ -316,7 +319,11 @@ def test_files_that_are_no_record_are_refused_in_one_line(record, tmp_path):
     good = record.to_json()
     texts = ["", "[1]", "{}", "3", *(json.dumps(good | bad) for bad in (
         {"schema": 2}, {"rule": "guess"}, {"cases": []}, {"cases": [{"name": "x"}]}, {"ranges": {"lam": 1}},
-        {"settings": 3}, {"budget": "many"}, {"trials": [3]},
+        {"settings": 3}, {"budget": "many"}, {"trials": [3]}, {"label": 3},
+        {"cases": [good["cases"][0] | {"name": []}]},
+        *({"trials": [good["trials"][0] | trial]} for trial in (
+            {"figures": [1.0]}, {"figures": {"a": "x"}}, {"settings": [1]}, {"remarks": ["x"]}, {"facts": {"psnr": ""}},
+        )),
     ))]  # fmt: skip
     for text in texts:
         path.write_text(text)
