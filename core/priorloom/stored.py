@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from .errors import InputError, ReaderError
 from .modality import slug
-from .train.images import patients, read_slices
+from .train.images import patients, read_slices, studies
 
 _DIGITS = 12
 
@@ -94,8 +94,8 @@ def stored_slices(
 def subject_of(path: Path, volume: Sequence[Tensor]) -> str:
     """Whose images a file or folder holds, as 12 hexadecimal digits of a SHA-256.
 
-    Of the patient's ID where DICOM states one; else of the values of all slices, by which the same volume is known
-    again, but not other images of the same subject.
+    Of the patient's ID where DICOM states one, else of its one study; else of the values of all slices, by which the
+    same volume is known again, but not other images of the same subject.
 
     Raises
     ------
@@ -108,6 +108,8 @@ def subject_of(path: Path, volume: Sequence[Tensor]) -> str:
                           cure="name the files one by one, or state case.subject")  # fmt: skip
     if stated:
         return patient_subject(stated[0])
+    if len(of := studies(path)) == 1:
+        return hashlib.sha256(f"study {of[0]}".encode()).hexdigest()[:_DIGITS]
     content = hashlib.sha256()
     for plane in volume:
         content.update(f"{tuple(plane.shape)} ".encode())

@@ -146,7 +146,7 @@ def cases(
     slices
         How many slices of each file, spread over the middle half of those that are not blank; one is the middle one.
     subject
-        Whom all files show. Absent, the patient's ID that a DICOM file states, else the content of the file.
+        Whom all files show. Absent, the patient's ID or else the study that DICOM states, else the content of the file.
     image_shape
         (rows, columns) of the phantom. The middle of a larger slice from a file is averaged over areas to it.
     """

@@ -23,9 +23,9 @@ def volume(path: Path, slices: int, seed: int = 0) -> Path:
     return path
 
 
-def dicom(path: Path, patient: str, seed: int) -> Path:
+def dicom(path: Path, patient: str, seed: int, study: str = "1.2") -> Path:
     data = pydicom.dcmread(CT_SMALL)
-    data.PatientID = patient
+    data.PatientID, data.StudyInstanceUID = patient, study
     pixels = np.random.default_rng(seed).integers(0, 1000, (128, 128)).astype(np.int16)
     data.PixelData = pixels.tobytes()
     data.save_as(path)
@@ -70,10 +70,19 @@ def test_slices_of_a_volume_share_their_subject_and_other_volumes_do_not(tmp_pat
 
 
 def test_a_dicom_file_states_its_patient(tmp_path: Path) -> None:
-    files = [dicom(tmp_path / f"{i}.dcm", patient, i) for i, patient in enumerate(["p1", "p1", "p2", "", ""])]
+    stated = [("p1", "1.2"), ("p1", "1.3"), ("p2", "1.2"), ("", ""), ("", "")]
+    files = [dicom(tmp_path / f"{i}.dcm", patient, i, study) for i, (patient, study) in enumerate(stated)]
     first, second, other, unknown, unknown_too = (s.subject for s in stored_slices(files, (64, 64)))
     assert first == second
     assert len({first, other, unknown, unknown_too}) == 4
+
+
+def test_slices_without_a_patient_are_of_their_study(tmp_path: Path) -> None:
+    files = [dicom(tmp_path / f"{i}.dcm", "", i, study) for i, study in enumerate(["1.2", "1.2", "1.3"])]
+    first, second, other = (s.subject for s in stored_slices(files, (64, 64)))
+    assert first == second != other
+    (several,) = stored_slices([tmp_path], (64, 64))  # of one person all the same
+    assert several.subject not in (first, other)
 
 
 def test_a_folder_is_one_subject(tmp_path: Path) -> None:

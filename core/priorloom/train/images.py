@@ -68,6 +68,15 @@ def patients(path: Path) -> tuple[str, ...]:
     ReaderError
         Nothing there, or a file that cannot be read.
     """
+    return _stated(path, "PatientID")
+
+
+def studies(path: Path) -> tuple[str, ...]:
+    """The different studies (UIDs) that the DICOM files of a subject belong to; as `patients`."""
+    return _stated(path, "StudyInstanceUID")
+
+
+def _stated(path: Path, tag: str) -> tuple[str, ...]:
     files = _files(path) if path.is_dir() else [path]
     dicoms = [file for file in files if _format(file) is _dicom]
     if not dicoms:
@@ -78,8 +87,8 @@ def patients(path: Path) -> tuple[str, ...]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["PatientID"])
-            stated.add(str(header.get("PatientID") or "").strip())
+                header = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=[tag])
+            stated.add(str(header.get(tag) or "").strip())
         except Exception as error:  # the library raises almost anything on a damaged file
             raise ReaderError(f"images {file}", expected="a readable file", got=str(error)) from error
     return tuple(sorted(stated - {""}))
