@@ -27,6 +27,7 @@ from priorloom.statistics import Summary, summaries
 
 from . import papers
 from .device import on_device, require_device
+from .leftovers import files_in, leftover
 from .output import npy_bytes, results_json, row
 from .present import console, notes, progress, table
 from .protocol import in_words, run_protocol, summary_table, tuning_notes
@@ -50,7 +51,7 @@ def run_comparison(
     The rows of `tuned` have the settings of these records, and their rule, budget and cases as parameters ``tuned.*``;
     where the plan says so, the others are tuned first, and every trial is in ``tuning/MODALITY-METHOD.json``.
     ``config.yaml`` and ``capsule.json`` record the run (`Recorder`). `choose` is told the cases and all rows before
-    anything runs, and returns those to run.
+    anything runs, and returns those to run. What an older run left in `out` and this one did not replace is told.
     """
     cases = [on_device(case, device) for case in make_cases(plan, registry)]
     methods = make_methods(plan, registry, list(dict.fromkeys(c.modality for c in cases)))
@@ -63,6 +64,7 @@ def run_comparison(
             if plan.tuning is None or method.rule is None or method.rule.name != "tuned":
                 check_rule(case, method, registry)  # before the first run
     check_writable(out)
+    older = files_in(out)
     protocol = run_protocol(plan, methods, cases, registry, out, device)
     if protocol is not None:
         methods = protocol.methods()
@@ -97,6 +99,8 @@ def run_comparison(
             write_atomic(out / "results.json", results_json(rows, plan.seed, protocol, summary))
             facts_of_run = {"command": command, "seed": str(plan.seed), **versions()}
             _publish(out, cases, results, rows, registry, facts_of_run, summary, protocol, records, plan.reference)
+            if text := leftover(older, out):
+                console().print(f"note: {text}", highlight=False, markup=False)
     return results
 
 

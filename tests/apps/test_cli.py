@@ -327,6 +327,18 @@ def test_an_older_result_survives_a_failing_run(cli: Cli, scan_file: Path, tmp_p
     assert out.read_bytes() == before
 
 
+def test_what_an_older_run_left_is_named(cli: Cli, scan_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for method in ("fbp", "cgls"):
+        run = cli("compare", "--input", scan_file, "--method", method, "--out", out)
+        assert run.code == 0, run.err
+        said = "".join(run.out.splitlines())
+        assert ("what is not of this run" in said) == (method == "cgls")
+    assert "images/disc/fbp.npy, images/disc/fbp.png" in said
+    assert "images/disc/cgls" not in said
+    assert (out / "images" / "disc" / "fbp.npy").exists()
+
+
 def test_debug_shows_the_traceback(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from priorloom.errors import InputError
     from priorloom_apps.cli import main
