@@ -225,6 +225,16 @@ def test_a_perfect_image_has_infinite_psnr_and_a_black_error_map() -> None:
     assert np.all(next(v for k, v in page.images().items() if k.startswith("error")) == ERROR_COLOURS[2])
 
 
+def test_a_psnr_that_is_no_number_is_not_called_infinite() -> None:
+    disc = case()
+    none = {"psnr": float("nan"), "ssim": float("nan"), "nmse": float("nan"), "data_range": 1.0}
+    worst = {**none, "psnr": float("-inf")}
+    page = Page(document([disc], [result(disc, "none", metrics=none), result(disc, "worst", metrics=worst)]))
+    assert page.cells("none")[2:4] == ["–", "–"]
+    assert page.cells("worst")[2] == "−∞"
+    assert "∞ dB" not in page.text.replace("−∞ dB", "")
+
+
 def test_a_result_without_its_row_is_refused() -> None:
     disc = case()
     with pytest.raises(InputError, match="row of 'fbp' on 'disc'"):
