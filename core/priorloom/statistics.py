@@ -90,6 +90,8 @@ class Summary:
 def summaries(results: Sequence[Result], cases: Sequence[Case], reference: str | None = None) -> tuple[Summary, ...]:
     """Every method over the cases of its modality, for modalities with at least three cases that have a truth.
 
+    Only cases that all of its methods have count: of an interrupted comparison not the last one.
+
     Parameters
     ----------
     results, cases
@@ -102,12 +104,14 @@ def summaries(results: Sequence[Result], cases: Sequence[Case], reference: str |
     subjects = {c.name: c.subject for c in cases}
     found: list[Summary] = []
     for modality in dict.fromkeys(r.modality for r in results):
-        measured = [r for r in results if r.modality == modality and r.metrics is not None]
-        if len({r.case for r in measured}) < LEAST:
-            continue
         by_method: dict[str, list[Result]] = {}
-        for result in measured:
-            by_method.setdefault(result.method, []).append(result)
+        for result in results:
+            if result.modality == modality and result.metrics is not None:
+                by_method.setdefault(result.method, []).append(result)
+        all_have = set.intersection(*({r.case for r in rows} for rows in by_method.values())) if by_method else set()
+        if len(all_have) < LEAST:
+            continue
+        by_method = {method: [r for r in rows if r.case in all_have] for method, rows in by_method.items()}
         against = reference if reference in by_method else _best(by_method)
         for rows in by_method.values():
             other = by_method[against] if against is not None and rows[0].method != against else None
@@ -206,13 +210,10 @@ def _group(case: str, subjects: Mapping[str, str | None]) -> tuple[str, str]:
     return ("case", case) if subject is None else ("subject", subject)
 
 
-def _paired(rows: Sequence[Result], reference: Sequence[Result], subjects: Mapping[str, str | None]) -> Paired | None:
+def _paired(rows: Sequence[Result], reference: Sequence[Result], subjects: Mapping[str, str | None]) -> Paired:
     there = {r.case: r for r in reference}
-    both = [r for r in rows if r.case in there]
-    if not both:
-        return None
-    mine, theirs = _figures(both, "psnr"), _figures([there[r.case] for r in both], "psnr")
+    mine, theirs = _figures(rows, "psnr"), _figures([there[r.case] for r in rows], "psnr")
     with np.errstate(invalid="ignore"):
         differences = np.where(mine == theirs, 0.0, mine - theirs)  # two infinite ones are equal
-    low, high = mean_interval(differences, [_group(r.case, subjects) for r in both])
-    return Paired(reference[0].method, float(differences.mean()), low, high, int((mine > theirs).sum()), len(both))
+    low, high = mean_interval(differences, [_group(r.case, subjects) for r in rows])
+    return Paired(reference[0].method, float(differences.mean()), low, high, int((mine > theirs).sum()), len(rows))

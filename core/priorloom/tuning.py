@@ -14,6 +14,8 @@ from .errors import InputError, did_you_mean
 
 KEYS = ("case", "input", "seed", "budget", "measure", "over")
 _NUMBERS = ("seed", "budget")
+_MOST = 10_000
+"""Settings of a budget; more are a slip of the hand."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Tuning:
     def __post_init__(self) -> None:
         if self.seed is not None and not 0 <= self.seed < 2**31:
             raise InputError("tuning.seed", expected="0 to 2147483647", got=self.seed)
-        if self.budget < 1:
-            raise InputError("tuning.budget", expected="at least 1 setting", got=self.budget)
+        if not 1 <= self.budget <= _MOST:
+            raise InputError("tuning.budget", expected=f"1 to {_MOST} settings", got=self.budget)
         if self.measure not in MEASURES:
             raise InputError(f"tuning.measure '{self.measure}'", cure=did_you_mean(str(self.measure), MEASURES))
         if self.input is not None and self.case:

@@ -194,6 +194,7 @@ def test_overlaps_are_refused_in_one_line(cli: Cli, tmp_path: Path) -> None:
     [
         ({"tuning": {"cases": {}}}, "unknown key 'tuning.cases' in the config; did you mean 'case'"),
         ({"tuning": {"budget": 2}}, "tuning.budget: expected at least 8 settings for 'fbp', got 2"),
+        ({"tuning": {"budget": 10**9}}, "tuning.budget: expected 1 to 10000 settings, got 1000000000"),
         ({"tuning": {"budget": "many"}}, "tuning.budget: expected a whole number, got 'many'"),
         ({"tuning": {"measure": "snr"}}, "tuning.measure 'snr'"),
         ({"tuning": {"over": {"tv": {"prior.lam": [1, 2]}}}}, "tuning.over: method 'tv': expected one that is run"),

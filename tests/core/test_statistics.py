@@ -174,6 +174,14 @@ def test_fewer_than_three_cases_have_no_summary() -> None:
     assert summaries([replace(r, metrics=None) for r in rows()], CASES) == ()
 
 
+def test_every_method_is_summarised_over_the_same_cases() -> None:
+    interrupted = [r for r in rows() if (r.case, r.method) not in (("c1", "tv"), ("c1", "net"))]
+    fbp, tv, net = summaries(interrupted, CASES)
+    assert (fbp.cases, tv.cases, net.cases) == (3, 3, 3)
+    assert fbp.mean["psnr"] == pytest.approx((20 + 22 + 30) / 3)
+    assert summaries(interrupted[:-4], CASES) == ()  # two cases that all of them have
+
+
 def test_equal_perfect_images_do_not_differ() -> None:
     perfect = [result(m, c.name, math.inf) for c in CASES for m in ("one", "two")]
     _, two = summaries(perfect, CASES)
