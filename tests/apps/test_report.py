@@ -317,3 +317,7 @@ def test_every_trial_of_a_search_is_shown_and_the_chosen_one_is_bold() -> None:
     assert "tv-pdhg on disc: prior.lam, 3 of 4 runs" in text
     bold = [a["data-value"] for tag, a in page.tags if tag == "td" and "best" in (a.get("class") or "")]
     assert [b for b in bold if b in ("21.0", "26.5", "19.25")] == ["26.5", "21.0"]
+    # What sorts a column is of one kind: in one of numbers the value that is not set is empty, in one of words text.
+    cells = [a.get("data-value") for tag, a in page.tags if tag == "td"]
+    place = cells.index("19.25")
+    assert cells[place - 2 : place] == ["", None]
