@@ -206,6 +206,12 @@ def test_level_and_width_change_the_greys(viewer: Viewer, planes: Array) -> None
     viewer.find(".width").fill("500")  # -850 to -350 HU
     assert wrong(viewer.sampled((0, 0, 1)), planes[TRUTH], 0.003, 0.013) == 0
     assert viewer.find(".split .end-high").inner_text() == "−350"
+    for selector, text, shown in ((".width", "", 500), (".width", "-1", 500), (".level", "1e999", -600)):
+        viewer.find(selector).fill(text)
+        viewer.find(".units").focus()
+        viewer.settle()
+        assert float(viewer.find(selector).input_value()) == pytest.approx(shown)
+    assert viewer.find(".split .end-high").inner_text() == "−350"
 
 
 @pytest.mark.parametrize("button", ["left", "right"])
@@ -402,6 +408,15 @@ def test_keyboard_probes_zooms_and_draws(viewer: Viewer, planes: Array) -> None:
     press("0")
     viewer.settle()
     assert viewer.find(".zoom").inner_text() == "1.00×"
+
+
+def test_images_are_no_taller_than_the_window(viewer: Viewer) -> None:
+    viewer.page.set_viewport_size({"width": 1000, "height": 150})
+    viewer.settle()
+    for selector in (".split canvas", ".tiles canvas >> nth=0"):
+        box = viewer.find(selector).bounding_box()
+        assert box["height"] <= 150
+        assert box["width"] / box["height"] == pytest.approx(COLUMNS / ROWS, rel=0.02)
 
 
 def test_table_sorts_by_the_column_that_is_clicked(viewer: Viewer) -> None:

@@ -106,11 +106,12 @@ function connectInputs(viewer) {
   });
   on(".level, .width", "input", () => {
     const [scale] = viewer.scales();
-    const level = Number(viewer.find(".level").value), half = Number(viewer.find(".width").value) / 2;
+    const level = viewer.find(".level").valueAsNumber, half = viewer.find(".width").valueAsNumber / 2;
     viewer.find(".preset").value = "own";
     viewer.setWindow(scale.from(level - half), scale.from(level + half));
   });
-  on(".limit", "input", ({ target }) => viewer.setLimit(Number(target.value) / viewer.scales()[0].factor));
+  on(".limit", "input", ({ target }) => viewer.setLimit(target.valueAsNumber / viewer.scales()[0].factor));
+  on(".level, .width, .limit", "blur", () => viewer.draw()); // what is in force stands in the place of what cannot be
   on(".size", "input", ({ target }) => root.style.setProperty("--tile", `${target.value}px`));
   on(".shown", "change", ({ target }) => {
     viewer.find(".tiles").dataset.shown = target.value;

@@ -11,7 +11,7 @@ class Viewer {
     this.stage = this.find(".split canvas");
     this.tiles = [...root.querySelectorAll(".tiles .frame")].map((frame) => this.tile(frame));
     this.canvases = [this.stage, ...this.tiles.map((tile) => tile.canvas)];
-    for (const canvas of this.canvases) canvas.style.aspectRatio = `${columns} / ${rows}`;
+    root.style.setProperty("--shape", columns / rows);
     this.due = 0;
     this.reset();
   }
