@@ -61,4 +61,5 @@ def unique(what: str, names: Sequence[str]) -> None:
     """Raise InputError when two of the names are the same."""
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{what} name", expected="unique names", got=f"'{name}' twice", cure="give one a label")
+            cure = "give one a label" if what == "method" else "rename one, or name one modality"
+            raise InputError(f"{what} name", expected="unique names", got=f"'{name}' twice", cure=cure)

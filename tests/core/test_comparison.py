@@ -224,7 +224,7 @@ def test_methods_that_cannot_run_are_refused(registry, case, method, message):
 
 
 def test_names_must_be_unique(registry, case):
-    with pytest.raises(InputError, match="case name: expected unique names, got 'square' twice"):
+    with pytest.raises(InputError, match="case name: expected unique names, got 'square' twice; rename one"):
         compare([case, case], registry=registry)
     with pytest.raises(InputError, match="method name: expected unique names, got 'direct' twice; give one a label"):
         compare([case], ["direct", "direct"], registry=registry)
