@@ -72,7 +72,8 @@ def serving(root: Path, *arguments: str) -> Iterator[str]:
     command = [sys.executable, "-m", "priorloom_apps.cli", "studio", *arguments, "--root", str(root), "--no-browser"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=root,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        # Notebook servers set such variables for all that their users start; the studio stays closed.
+        env={**os.environ, "OMP_NUM_THREADS": "1", "BOKEH_ALLOW_WS_ORIGIN": "*:*", "BOKEH_RESOURCES": "cdn"},
     )  # fmt: skip
     assert process.stdout is not None
     watchdog = threading.Timer(PATIENCE / 1000, process.kill)

@@ -9,6 +9,7 @@ from typing import Any
 
 import panel as pn
 from bokeh.document import Document
+from bokeh.settings import settings
 from panel.io.server import get_server
 from panel.theme import DarkTheme
 from tornado.web import ErrorHandler
@@ -31,6 +32,9 @@ def application(
     """
     pn.config.theme = "dark"
     origin = f"{host}:{port}"
+    # Variables of the environment would come before what is said below.
+    settings.allowed_ws_origin = [origin]
+    settings.resources = "server"
 
     def window() -> pn.Template:
         given = pn.state.session_args.get("key", [b""])[0]
