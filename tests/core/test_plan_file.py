@@ -43,7 +43,7 @@ def _tunings(draw: st.DrawFn) -> Tuning:
         input=file,
         options=draw(st.dictionaries(_keys, _values, max_size=3)) if file else {},
         seed=draw(st.none() | st.integers(0, 2**31 - 1)),
-        budget=draw(st.integers(1, 10**6)),
+        budget=draw(st.integers(1, 10**4)),
         measure=draw(st.sampled_from(MEASURES)),
         over=draw(st.dictionaries(_names, st.dictionaries(_dotted, _searched, min_size=1, max_size=2), max_size=2)),
     )
