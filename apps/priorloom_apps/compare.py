@@ -134,7 +134,7 @@ def _publish(
         words = in_words(protocol, summary, reference)
         page = report.render(cases, results, rows, modalities, facts, summary=summary, protocol=words,
                              records=records)  # fmt: skip
-        made["report.html"] = page.encode()
+        made["report.html"] = page.encode(errors="replace")  # of a command with a path that is no text
         for name, content in made.items():
             write_atomic(out / name, content)
     except OutputError:

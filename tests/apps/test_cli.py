@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from priorloom import Scan
+from priorloom import Registry, Scan
 from priorloom.bundle import write
+from priorloom.config import Plan
+from priorloom.reconstruction import Method
+from priorloom_apps.compare import run_comparison
 
 from .conftest import GEOMETRY, Cli
 
@@ -325,6 +328,12 @@ def test_an_older_result_survives_a_failing_run(cli: Cli, scan_file: Path, tmp_p
     before = out.read_bytes()
     assert cli("reconstruct", scan_file, "--method", "tv-pdhg", "--set", "prior.lam=-1", "--out", out).code == 2
     assert out.read_bytes() == before
+
+
+def test_a_path_that_is_no_text_stands_in_the_report_with_a_mark(scan_file: Path, tmp_path: Path) -> None:
+    command = f"priorloom compare --out {os.fsdecode(bytes([255]))}"
+    run_comparison(Plan(input=scan_file, methods=(Method("fbp"),)), Registry.discover(), tmp_path, command=command)
+    assert "priorloom compare --out ?" in (tmp_path / "report.html").read_text()
 
 
 def test_what_an_older_run_left_is_named(cli: Cli, scan_file: Path, tmp_path: Path) -> None:
