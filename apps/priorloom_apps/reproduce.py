@@ -64,7 +64,7 @@ def run_reproduce(
         No capsule, one that cannot be used, or data, models or methods that are not there or have changed.
     """
     capsule = read_capsule(folder)
-    out = folder / "reproduced" if out is None else out
+    out = _beside(folder) if out is None else out
     if os.path.realpath(out) == os.path.realpath(folder):
         raise OutputError(f"--out {out}", expected="another folder than the recorded one", got="the same")
     places = find_again(capsule.sources, data)
@@ -80,6 +80,16 @@ def run_reproduce(
     write_atomic(out / "reproduce.json", (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
     _print(found, folder, out)
     return 0 if found.as_expected else 1
+
+
+def _beside(folder: Path) -> Path:
+    """Where the second run goes by itself; a capsule of somebody else may have links there that lead out of it."""
+    out = folder / "reproduced"
+    for path in (out, *out.rglob("*")):
+        if path.is_symlink():
+            raise OutputError(str(path), expected="no link in the folder of the second run", got=os.readlink(path),
+                              cure="name another folder with --out")  # fmt: skip
+    return out
 
 
 def _recorded_rows(

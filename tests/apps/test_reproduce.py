@@ -235,6 +235,17 @@ def test_an_interrupted_comparison_is_no_capsule(
     _refused(cli("reproduce", simulated), "expected a comparison that ended, got 1 of")
 
 
+@pytest.mark.parametrize("name", ["reproduced", "reproduced/config.yaml", "reproduced/images"])
+def test_a_capsule_does_not_lead_the_second_run_elsewhere(cli: Cli, simulated: Path, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "elsewhere"
+    target.mkdir()
+    link = simulated / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(target)
+    _refused(cli("reproduce", simulated), "expected no link in the folder of the second run")
+    assert list(target.iterdir()) == []
+
+
 def test_a_plugin_or_a_method_that_is_gone(cli: Cli, simulated: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRIORLOOM_PLUGINS", "core,priors,mri,learned")
     _refused(cli("reproduce", simulated), "unknown modality 'ct'")
