@@ -32,7 +32,7 @@ from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, Gra
 from priorloom.steps.accelerated import AcceleratedDescent
 from priorloom.trained_denoiser import TrainedDenoiser
 
-from .diagnose import _finite as finite
+from .diagnose.unrolled import _finite as finite
 from .present import console
 
 SCHEMA = 1

@@ -29,7 +29,7 @@ def diagnose_unrolled(
     debug: Debug = False,
 ) -> None:
     """Measure a trained unrolled network: error split and crossover, gradient flow, learned schedule."""
-    from .diagnose import run_unrolled
+    from .diagnose.unrolled import run_unrolled
 
     run_unrolled(
         model,
@@ -62,7 +62,7 @@ def diagnose_operator(
     debug: Debug = False,
 ) -> None:
     """Say how hard a problem is before reconstructing: spectrum, null space, Picard plot, noise map, stability."""
-    from .diagnose_operator import run_operator
+    from .diagnose.operator import run_operator
 
     plan = plan_from(config, modality, input, seed, set)
     run_operator(
@@ -96,7 +96,7 @@ def diagnose_stability(
     debug: Debug = False,
 ) -> None:
     """Say how stable a method is beside tuned TV: local Lipschitz constant, worst perturbation, shifted conditions."""
-    from .diagnose_stability import run_stability
+    from .diagnose.stability import run_stability
 
     plan = plan_from(config, modality, input, seed, set)
     run_stability(

@@ -20,10 +20,10 @@ from priorloom.errors import InputError, OutputError
 from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case
 from priorloom.pipeline import Result
-from priorloom.protocol import Protocol
+from priorloom.protocol.run import Protocol
+from priorloom.protocol.statistics import Summary, summaries
 from priorloom.reconstruction import Method, versions
 from priorloom.registry import Registry
-from priorloom.statistics import Summary, summaries
 
 from . import papers
 from .device import on_device, require_device

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from priorloom.pipeline import Result
-from priorloom.protocol import Protocol
+from priorloom.protocol.run import Protocol
+from priorloom.protocol.statistics import Summary
 from priorloom.reconstruction import versions
-from priorloom.statistics import Summary
 
 SCHEMA = 1
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
-from priorloom.statistics import MEASURES, Summary
+from priorloom.protocol.statistics import MEASURES, Summary
 
 from .curves import HEIGHT, WIDTH, convergence_svgs, series_class
 from .pictures import overview_png

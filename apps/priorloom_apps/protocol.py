@@ -13,15 +13,15 @@ from rich.table import Table
 from priorloom.choice import OnTrial
 from priorloom.chosen import Chosen, Trial, TuningCase
 from priorloom.config import Plan, make_cases, tuning_plan
-from priorloom.disjoint import check_disjoint, check_learned
 from priorloom.errors import InputError
 from priorloom.files import write_atomic
 from priorloom.modality import Case
 from priorloom.parameters import TIMES
-from priorloom.protocol import Prepared, Protocol, prepare_rows, record_path, tune, warnings_of
+from priorloom.protocol.disjoint import check_disjoint, check_learned
+from priorloom.protocol.run import Prepared, Protocol, prepare_rows, record_path, tune, warnings_of
+from priorloom.protocol.statistics import Paired, Summary
 from priorloom.reconstruction import Method
 from priorloom.registry import Registry
-from priorloom.statistics import Paired, Summary
 
 from .device import on_device
 

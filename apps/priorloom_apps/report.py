@@ -17,8 +17,8 @@ from priorloom.chosen import Chosen
 from priorloom.errors import InputError
 from priorloom.modality import Case, Modality
 from priorloom.pipeline import Result
+from priorloom.protocol.statistics import Summary
 from priorloom.reconstruction import TROUBLE
-from priorloom.statistics import Summary
 
 from .curves import convergence_svgs, series_class
 from .pack import pack

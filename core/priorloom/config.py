@@ -17,12 +17,12 @@ from .loading import read_case
 from .modality import Case
 from .multiples import check_settings, multiple_settings
 from .parameters import validate
+from .protocol.tuning import KEYS as TUNING_KEYS
+from .protocol.tuning import Tuning, over_ranges
 from .reconstruction import Method
 from .registry import Registry, guarded
 from .rule import rule_settings, split_rule
 from .trained import ModelSlot
-from .tuning import KEYS as TUNING_KEYS
-from .tuning import Tuning, over_ranges
 from .yaml_files import read_mapping
 
 _LOG = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ import yaml
 
 from .config import Plan
 from .errors import InputError
+from .protocol.tuning import Tuning
 from .reconstruction import Method
-from .tuning import Tuning
 
 
 def to_yaml(plan: Plan) -> bytes:

@@ -14,7 +14,7 @@ from priorloom.card import Architecture, Facts, Learning, Scope, Stability, Subj
 from priorloom.models import save_model
 from priorloom.pipeline import Solver
 from priorloom.registry import Registry
-from priorloom_apps import diagnose_rivals
+from priorloom_apps.diagnose import rivals as comparing
 
 from .conftest import Cli
 
@@ -103,8 +103,8 @@ def test_solver_against_its_minimiser_and_registered_name(
     monkeypatch.setattr(
         Registry, "model", lambda self, name: folder / "1" if name == "ct.learned-ista" else shipped(self, name)
     )
-    monkeypatch.setattr(diagnose_rivals, "REFERENCE", Solver(max_iterations=20_000, tolerance=1e-4))
-    monkeypatch.setattr(diagnose_rivals, "ITERATIONS", 100)
+    monkeypatch.setattr(comparing, "REFERENCE", Solver(max_iterations=20_000, tolerance=1e-4))
+    monkeypatch.setattr(comparing, "ITERATIONS", 100)
     out = tmp_path / "out"
     run = cli("diagnose", "unrolled", "ct.learned-ista", "--out", out, *SMALL[2:], "--seed", 3)
     assert run.code == 0, run.err

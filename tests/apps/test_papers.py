@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from priorloom.statistics import Paired, Summary
+from priorloom.protocol.statistics import Paired, Summary
 from priorloom_apps.curves import SERIES
 from priorloom_apps.papers import figures, tables
 

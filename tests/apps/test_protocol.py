@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from priorloom.chosen import TuningCase
-from priorloom.protocol import Protocol
-from priorloom.tuning import Tuning
+from priorloom.protocol.run import Protocol
+from priorloom.protocol.tuning import Tuning
 from priorloom_apps.protocol import in_words
 
 from .conftest import Cli, Run

@@ -17,7 +17,7 @@ from priorloom.chosen import Chosen, Trial, TuningCase
 from priorloom.errors import InputError
 from priorloom.modality import Reading
 from priorloom.pipeline import Learned
-from priorloom.statistics import Paired, Summary
+from priorloom.protocol.statistics import Paired, Summary
 from priorloom_apps import report
 from priorloom_apps.output import row as output_row
 from priorloom_apps.pack import pack

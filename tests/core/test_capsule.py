@@ -20,8 +20,8 @@ from priorloom.capsule.sources import Source, SourceFile, absolute, find_again, 
 from priorloom.config import Plan, make_methods
 from priorloom.errors import InputError
 from priorloom.modality import slug
+from priorloom.protocol.tuning import Tuning
 from priorloom.reconstruction import Method
-from priorloom.tuning import Tuning
 
 HERE = Environment(
     versions={"python": "3.11.7", "torch": "2.13.0"}, processor="a processor", machine="x86_64", capability="AVX2",

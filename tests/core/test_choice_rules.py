@@ -268,6 +268,13 @@ def weighted(case: Case, *, lam: float = 1.0, extra: float = 0.5) -> Assembly:
     return Assembly(Problem(least_squares(case), None, (prior, other)), CG(), None, Solver(50, 1e-9))
 
 
+def otherwise(case: Case, *, lam: float = 1.0) -> Assembly:
+    """A ridge whose data term is not ``0.5 |x - y|^2``, so that the slope of its L-curve is not ``-1 / lam``."""
+    space = case.operator.domain
+    data = Term(Ridge(space, 3.0), case.operator)
+    return Assembly(Problem(data, None, (Term(Ridge(space, lam), Identity(space)),)), CG(), None, Solver(50, 1e-9))
+
+
 class Ridge(Functional):
     """``0.5 weight |x|^2``."""
 
@@ -295,6 +302,7 @@ def toys(discover: Callable[..., Registry]) -> Registry:
     """Soft thresholding, and a ridge with a second penalty."""
     made = {
         "soft": lambda: Pipeline("soft", "classical", "", soft, search={"lam": Range(0.01, 10.0), "extra": AROUND}),
+        "otherwise": lambda: Pipeline("otherwise", "classical", "", otherwise),
         "weighted": lambda: Pipeline("weighted", "classical", "", weighted, search={"lam": AROUND}),
     }
     return discover(toy={"pipelines": made, "modalities": {"toy": toy}})
@@ -382,6 +390,8 @@ def test_what_a_rule_needs_is_said_in_one_line_before_anything_runs(toys: Regist
     assert not done
     with pytest.raises(InputError, match="expected the weight of the whole penalty"):
         run_method(case, Method("weighted", rule=Rule("lcurve", "lam", 0.1, 1.0)), registry=toys)
+    with pytest.raises(InputError, match="expected the data term"):
+        run_method(case, Method("otherwise", rule=Rule("lcurve", "lam", 0.1, 1.0)), registry=toys)
     with pytest.raises(InputError, match="expected a value, got a rule"):
         reconstruct(case, Method("soft", rule=Rule("gcv", "lam")), registry=toys)
     with pytest.raises(InputError, match="probes"):

@@ -17,9 +17,9 @@ from priorloom.choice import MEASURES
 from priorloom.config import Plan, load, make_methods, override
 from priorloom.errors import InputError
 from priorloom.plan_file import to_yaml
+from priorloom.protocol.tuning import Tuning
 from priorloom.reconstruction import Method
 from priorloom.rule import Rule
-from priorloom.tuning import Tuning
 
 _texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 _scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _texts

@@ -13,15 +13,15 @@ import yaml
 
 from priorloom import Registry
 from priorloom.config import Plan, load, make_cases, make_methods, override, tuning_plan
-from priorloom.disjoint import check_disjoint, check_learned
 from priorloom.errors import InputError
 from priorloom.modality import Case
 from priorloom.plan_file import to_yaml
-from priorloom.protocol import Prepared, prepare_rows, searched, tune
+from priorloom.protocol.disjoint import check_disjoint, check_learned
+from priorloom.protocol.run import Prepared, prepare_rows, searched, tune
+from priorloom.protocol.tuning import Tuning, over_ranges
 from priorloom.reconstruction import Method
 from priorloom.rule import Rule
 from priorloom.stored import patient_subject
-from priorloom.tuning import Tuning, over_ranges
 
 REGISTRY = Registry.discover()
 PLAN = Plan(modality="ct", case={"images": ("foam",), "image_shape": (20, 20)}, operator={"views": 9})

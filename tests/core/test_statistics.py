@@ -16,7 +16,7 @@ from priorloom import Case, Space
 from priorloom.errors import InputError
 from priorloom.operator import Identity
 from priorloom.pipeline import Choice, Kind, Result
-from priorloom.statistics import CONFIDENCE, _tail, mean_interval, summaries
+from priorloom.protocol.statistics import CONFIDENCE, _tail, mean_interval, summaries
 
 SPACE = Space((4, 4), torch.float32)
 

@@ -21,9 +21,9 @@ from ..errors import InputError
 from ..loading import find_reader
 from ..models import newest_version
 from ..parameters import Parameter, signature_parameters
+from ..protocol.tuning import Tuning
 from ..reconstruction import Method
 from ..registry import Registry
-from ..tuning import Tuning
 
 FILE_LIMIT = 10_000
 """Files of one source."""

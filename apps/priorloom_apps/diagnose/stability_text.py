@@ -8,9 +8,9 @@ from rich.table import Table
 from priorloom.diagnose.stability import Stability
 from priorloom.modality import Modality
 
-from .diagnose_stability import CaseStability
-from .diagnose_stability_shifts import Shift
-from .present import console
+from ..present import console
+from .shifts import Shift
+from .stability import CaseStability
 
 ALIKE = 1.1
 """Two amplifications within this ratio are called about the same: the searches are not more exact."""

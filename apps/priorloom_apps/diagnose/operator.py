@@ -25,9 +25,9 @@ from priorloom.modality import Case, Modality
 from priorloom.reconstruction import versions
 from priorloom.registry import Registry
 
-from .device import on_device
-from .diagnose import _finite as finite
-from .diagnose import _tell as tell
+from ..device import on_device
+from .unrolled import _finite as finite
+from .unrolled import _tell as tell
 
 SCHEMA = 1
 
@@ -217,7 +217,7 @@ def to_json(found: list[OperatorDiagnosis], seed: int, command: str = "") -> byt
 
 
 def _case_json(one: OperatorDiagnosis) -> dict[str, Any]:
-    from .diagnose_operator_text import paragraph
+    from .operator_text import paragraph
 
     s, p, n = one.spectrum, one.picard, one.noise
     return {
@@ -255,20 +255,20 @@ def noise_figures(noise: NoiseMap) -> dict[str, float]:
 
 
 def _npy(std: Tensor) -> bytes:
-    from .output import npy_bytes
+    from ..output import npy_bytes
 
     return npy_bytes(std.cpu().numpy())
 
 
 def _publish(found: list[OperatorDiagnosis], cases: list[Case], registry: Registry, out: Path, *, quiet: bool) -> None:
-    from .diagnose_operator_text import show
+    from .operator_text import show
 
     if not quiet:
         for one in found:
             show(one, registry.modality(one.modality))
     wrote = ["operator.json", *(f"noise-{one.case}.npy" for one in found if one.noise is not None)]
     try:
-        from .diagnose_operator_pictures import picture
+        from .operator_pictures import picture
 
         for one, case in zip(found, cases, strict=True):
             name = f"operator-{one.case}.png"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from priorloom.diagnose.gradient_flow import EXPLODING, VANISHING
 
-from .diagnose import Diagnosis, Flow, OnCase
-from .pictures import report_extra
+from ..pictures import report_extra
+from .unrolled import Diagnosis, Flow, OnCase
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .card import Card, SubjectFacts, read_card
-from .chosen import TuningCase
-from .errors import InputError
-from .modality import Case
-from .multiples import check_settings
-from .pipeline import Slot
-from .reconstruction import Method
-from .registry import Registry
-from .stored import patient_subject
-from .trained import ModelSlot
+from ..card import Card, SubjectFacts, read_card
+from ..chosen import TuningCase
+from ..errors import InputError
+from ..modality import Case
+from ..multiples import check_settings
+from ..pipeline import Slot
+from ..reconstruction import Method
+from ..registry import Registry
+from ..stored import patient_subject
+from ..trained import ModelSlot
 
 SAME = 0.01
 """Two truths are of one image where their relative difference is below this, whatever the noise and the phase."""

@@ -12,8 +12,8 @@ from priorloom.diagnose.picard import ABOVE, NullShare
 from priorloom.diagnose.spectrum import SingularValue
 from priorloom.modality import Modality
 
-from .diagnose_operator import OperatorDiagnosis, noise_figures
-from .present import console
+from ..present import console
+from .operator import OperatorDiagnosis, noise_figures
 
 SHOWN = 5
 """Singular values at either end in the table; all of them are in the file."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from priorloom.diagnose.picard import ABOVE
 from priorloom.modality import Case, Modality
 
-from .diagnose_operator import OperatorDiagnosis
-from .diagnose_pictures import COLOURS, _figure
-from .pictures import plane
+from ..pictures import plane
+from .operator import OperatorDiagnosis
+from .unrolled_pictures import COLOURS, _figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from rich.table import Table
 from priorloom.diagnose.crossover import Need
 from priorloom.diagnose.gradient_flow import EXPLODING, VANISHING
 
-from .diagnose import Diagnosis, Flow, OnCase, faster
-from .present import console
+from ..present import console
+from .unrolled import Diagnosis, Flow, OnCase, faster
 
 
 def show(found: Diagnosis) -> None:

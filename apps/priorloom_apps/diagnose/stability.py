@@ -25,12 +25,12 @@ from priorloom.pipeline import Range
 from priorloom.reconstruction import Method, versions
 from priorloom.registry import Registry
 
-from .device import on_device
-from .diagnose import _finite as finite
-from .diagnose import _tell as tell
-from .diagnose_stability_shifts import Shift, run_shifts
-from .output import npy_bytes
-from .tune import _method as row_of
+from ..device import on_device
+from ..output import npy_bytes
+from ..tune import _method as row_of
+from .shifts import Shift, run_shifts
+from .unrolled import _finite as finite
+from .unrolled import _tell as tell
 
 SCHEMA = 1
 TRIALS, QUICK_TRIALS = 7, 3
@@ -285,7 +285,7 @@ def to_json(found: Sequence[CaseStability], seed: int, command: str = "") -> byt
 
 
 def _case_json(one: CaseStability) -> dict[str, Any]:
-    from .diagnose_stability_text import paragraph
+    from .stability_text import paragraph
 
     largest = one.largest
     return {
@@ -333,7 +333,7 @@ def _file(one: CaseStability, s: Stability) -> str:
 def _publish(
     found: Sequence[CaseStability], cases: Sequence[Case], registry: Registry, out: Path, *, quiet: bool
 ) -> None:
-    from .diagnose_stability_text import show
+    from .stability_text import show
 
     wrote = ["stability.json"]
     for one in found:
@@ -354,7 +354,7 @@ def _publish(
 
 
 def _pictures(found: Sequence[CaseStability], cases: Sequence[Case], registry: Registry) -> Mapping[str, bytes]:
-    from .diagnose_stability_pictures import picture
+    from .stability_pictures import picture
 
     pairs = zip(found, cases, strict=True)
     return {f"stability-{one.case}.png": picture(one, case, registry.modality(one.modality)) for one, case in pairs}

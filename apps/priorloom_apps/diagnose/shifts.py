@@ -13,7 +13,7 @@ from priorloom.modality import Case
 from priorloom.reconstruction import Method, reconstruct
 from priorloom.registry import Registry
 
-from .device import on_device
+from ..device import on_device
 
 REFERENCE = "as it is"
 GIVEN = "given anatomy"

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .choice import MEASURES, Measure
-from .chosen import Searched
-from .errors import InputError, did_you_mean
+from ..choice import MEASURES, Measure
+from ..chosen import Searched
+from ..errors import InputError, did_you_mean
 
 KEYS = ("case", "input", "seed", "budget", "measure", "over")
 _NUMBERS = ("seed", "budget")

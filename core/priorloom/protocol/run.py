@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from .binding import pipeline_parameters
-from .choice import OnTrial, on_cases
-from .choice.cases import least_settings
-from .chosen import Chosen, Searched, TuningCase
-from .errors import InputError, did_you_mean, unique
-from .modality import Case
-from .multiples import split_multiples
-from .parameters import TIMES
-from .pipeline import Range
-from .reconstruction import Method
-from .registry import Registry
+from ..binding import pipeline_parameters
+from ..choice import OnTrial, on_cases
+from ..choice.cases import least_settings
+from ..chosen import Chosen, Searched, TuningCase
+from ..errors import InputError, did_you_mean, unique
+from ..modality import Case
+from ..multiples import split_multiples
+from ..parameters import TIMES
+from ..pipeline import Range
+from ..reconstruction import Method
+from ..registry import Registry
 from .tuning import Tuning
 
 State = Literal["tuned", "nothing to tune", "learned", "given", "by a rule", "by a record", "left alone"]

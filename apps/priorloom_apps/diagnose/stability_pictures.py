@@ -11,8 +11,8 @@ from torch import Tensor
 from priorloom.diagnose.stability import Errors
 from priorloom.modality import Case, Modality
 
-from .diagnose_stability import CaseStability
-from .pictures import error_limit, plane, report_extra, window
+from ..pictures import error_limit, plane, report_extra, window
+from .stability import CaseStability
 
 
 def picture(one: CaseStability, case: Case, modality: Modality) -> bytes:

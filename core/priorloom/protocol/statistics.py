@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
-from .modality import Case
-from .pipeline import Result
+from ..errors import InputError
+from ..modality import Case
+from ..pipeline import Result
 
 MEASURES = ("psnr", "ssim", "nmse")
 CONFIDENCE = 0.95

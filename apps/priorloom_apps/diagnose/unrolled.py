@@ -37,8 +37,8 @@ from priorloom.steps import ISTA
 from priorloom.steps.safeguard import safeguarded
 from priorloom.unrolled import Unrolled
 
-from .device import on_device
-from .diagnose_rivals import Rivals, curves, minimiser, own_rivals
+from ..device import on_device
+from .rivals import Rivals, curves, minimiser, own_rivals
 
 SCHEMA = 1
 LANCZOS_STEPS = 12
@@ -316,11 +316,11 @@ def _finite(value: Any) -> Any:
 
 
 def _publish(found: Diagnosis, out: Path) -> None:
-    from .diagnose_table import show
+    from .unrolled_table import show
 
     show(found)
     try:
-        from .diagnose_pictures import pictures
+        from .unrolled_pictures import pictures
 
         made = pictures(found)
     except OutputError:

@@ -1,0 +1,1 @@
+"""``priorloom diagnose``: of an `operator`, an `unrolled` network, and the `stability` of a method."""
