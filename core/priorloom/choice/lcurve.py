@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..chosen import Chosen
 from ..errors import InputError
+from ..functional import LeastSquares
 from ..modality import Case
 from ..pipeline import Result
 from ..reconstruction import Method, prepare
@@ -127,8 +128,8 @@ def by_lcurve(
 
 
 def check_weight(runs: OneCase) -> None:
-    """Raise InputError unless the method minimises ``D + lam R`` and the parameter is lam: twice as large, it makes the
-    penalty of an image twice as large."""
+    """Raise InputError unless the method minimises ``0.5 |A x - y|^2 + lam R`` and the parameter is lam: twice as
+    large, it makes the penalty of an image twice as large."""
     what = f"'{runs.parameter}' of method '{runs.method.name}' for the rule lcurve"
     penalties = []
     for value in (1.0, 2.0):
@@ -136,6 +137,9 @@ def check_weight(runs: OneCase) -> None:
         problem = prepared.assembly.problem
         if not problem.has_value or not isinstance(prepared.assembly.steps, Step):
             raise InputError(what, expected="the weight of an objective", got="a method without one",
+                             cure="choose by gcv, sure or discrepancy")  # fmt: skip
+        if not isinstance(problem.data.f, LeastSquares):
+            raise InputError(what, expected="the data term 0.5 |A x - y|^2", got=type(problem.data.f).__name__,
                              cure="choose by gcv, sure or discrepancy")  # fmt: skip
         x = problem.space.random(torch.Generator().manual_seed(0), (), problem.device).abs().to(problem.space.dtype)
         with torch.no_grad():
