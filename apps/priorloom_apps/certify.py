@@ -21,7 +21,7 @@ from priorloom.card import CARD_FILE, DenoiserFacts
 from priorloom.certify import DenoiserReport, Judgement, certify_denoiser, judge
 from priorloom.config import Plan, make_cases, override
 from priorloom.errors import InputError, PluginError, PriorloomError
-from priorloom.files import check_writable, write_atomic
+from priorloom.files import check_writable, json_value, write_atomic
 from priorloom.modality import Case
 from priorloom.models import add_certificate, newest_version
 from priorloom.pipeline import least_squares
@@ -32,7 +32,6 @@ from priorloom.steps import ADMM, DRS, FISTA, HQS, ISTA, PDHG, DataProximal, Gra
 from priorloom.steps.accelerated import AcceleratedDescent
 from priorloom.trained_denoiser import TrainedDenoiser
 
-from .diagnose.unrolled import _finite as finite
 from .present import console
 
 SCHEMA = 1
@@ -253,7 +252,7 @@ def to_json(name: str, found: Sequence[Certificate], seed: int, command: str) ->
             for c in found
         ],
     }  # fmt: skip
-    return (json.dumps(finite(document), indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(json_value(document), indent=1, allow_nan=False) + "\n").encode()
 
 
 def show(name: str, certificate: Certificate) -> None:

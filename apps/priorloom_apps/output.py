@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from priorloom.files import json_value
 from priorloom.pipeline import Result
 from priorloom.protocol.run import Protocol
 from priorloom.protocol.statistics import Summary
@@ -66,18 +66,8 @@ def results_json(
         "schema": SCHEMA,
         "seed": seed,
         "versions": dict(versions()),
-        "rows": [_plain(r) for r in rows],
-        "tuning": None if protocol is None else _plain(protocol.to_json()),
-        "summary": [_plain(asdict(s)) for s in summary],
+        "rows": [json_value(r) for r in rows],
+        "tuning": None if protocol is None else json_value(protocol.to_json()),
+        "summary": [json_value(asdict(s)) for s in summary],
     }
     return (json.dumps(document, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | bool | None) else str(value)

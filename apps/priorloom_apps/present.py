@@ -24,6 +24,11 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 160)
 
 
+def tell(text: str) -> None:
+    """One line on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(total: int) -> Iterator[Tick]:
     """A progress bar on a terminal, plain lines in a log; told of each finished result."""

@@ -65,7 +65,7 @@ def run_tune(
         raise OutputError(f"output {out}", expected="a name that ends in .json", got=out.suffix or "no suffix")
     chosen_rule = _rule(rule, measure)
     ranges = _ranges(over)
-    method = _method(plan, name, registry)
+    method = method_named(plan, name, registry)
     cases = [on_device(case, device) for case in make_cases(plan, registry)]
     modalities = list(dict.fromkeys(c.modality for c in cases))
     if len(modalities) > 1:
@@ -141,7 +141,7 @@ def _ranges(over: Sequence[str]) -> dict[str, tuple[float, float]]:
     return ranges
 
 
-def _method(plan: Plan, name: str, registry: Registry) -> Method:
+def method_named(plan: Plan, name: str, registry: Registry) -> Method:
     """The row of the config with that label or that method; else the method with its defaults."""
     listed = plan.methods or ()
     for method in listed:

@@ -15,6 +15,7 @@ import pydantic
 from torch import Tensor
 
 from .errors import InputError
+from .files import json_value
 from .modality import Case
 from .multiples import check_settings
 from .pipeline import Choice
@@ -173,7 +174,7 @@ class Chosen:
             "schema": SCHEMA,
             "pipeline": self.pipeline,
             "label": self.label,
-            "settings": _plain(self.settings),
+            "settings": json_value(self.settings),
             "ranges": {name: list(ends) for name, ends in self.ranges.items()},
             "rule": self.rule,
             "measure": self.measure,
@@ -184,7 +185,7 @@ class Chosen:
             "trials": [
                 {
                     "settings": dict(t.settings),
-                    "figures": _plain(t.figures),
+                    "figures": json_value(t.figures),
                     "remarks": dict(t.remarks),
                     "facts": {name: value for name, value in t.facts.items() if math.isfinite(value)},
                 }
@@ -304,13 +305,3 @@ def _check_cases(record: Chosen, compared: Sequence[TuningCase]) -> None:
             if unknown and (case.name, case.modality) == (seen.name, seen.modality):
                 _LOG.warning("priorloom: case '%s' has the name of a tuning case of '%s' and other data; whether it "
                              "shows the same subject is not known", case.name, method)  # fmt: skip
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, str | int | bool | None) else str(value)

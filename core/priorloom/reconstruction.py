@@ -118,7 +118,7 @@ def reconstruct(
             tol=assembly.solver.tolerance,
             x0=assembly.start,
             watch=None if watch is None else _in_units(watch, scale),
-            monitor=_monitor(pipeline, assembly),
+            monitor=monitor_for(pipeline, assembly),
             truth=inner.truth,
         )
         penalty = _penalty(assembly, solution.x)
@@ -226,7 +226,7 @@ def _penalty(assembly: Assembly, x: Tensor) -> float | None:
     return float(sum((term(x).double() for term in (problem.prior, *problem.terms)), torch.zeros(())).sum())
 
 
-def _monitor(pipeline: Pipeline, assembly: Assembly) -> Monitor | None:
+def monitor_for(pipeline: Pipeline, assembly: Assembly) -> Monitor | None:
     """A monitor for plug-and-play, and for every other iteration without a theorem and without an objective."""
     step = assembly.steps
     if not isinstance(step, Step):

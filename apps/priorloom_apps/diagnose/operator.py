@@ -20,14 +20,13 @@ from priorloom.diagnose.noise_gain import Direction, NoiseMap, direction, noise_
 from priorloom.diagnose.picard import NullShare, Picard, null_share, picard
 from priorloom.diagnose.spectrum import Spectrum, spectrum
 from priorloom.errors import InputError, OutputError
-from priorloom.files import check_writable, write_atomic
+from priorloom.files import check_writable, json_value, write_atomic
 from priorloom.modality import Case, Modality
 from priorloom.reconstruction import versions
 from priorloom.registry import Registry
 
 from ..device import on_device
-from .unrolled import _finite as finite
-from .unrolled import _tell as tell
+from ..present import tell
 
 SCHEMA = 1
 
@@ -213,7 +212,7 @@ def to_json(found: list[OperatorDiagnosis], seed: int, command: str = "") -> byt
         "versions": dict(versions()),
         "cases": [_case_json(one) for one in found],
     }
-    return (json.dumps(finite(document), indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(json_value(document), indent=1, allow_nan=False) + "\n").encode()
 
 
 def _case_json(one: OperatorDiagnosis) -> dict[str, Any]:

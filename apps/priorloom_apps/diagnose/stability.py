@@ -5,11 +5,9 @@ This is what ``priorloom diagnose stability`` runs; the library's part is ``prio
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from priorloom.choice import on_cases
 from priorloom.chosen import Chosen, apply_chosen, read_chosen
@@ -22,17 +20,16 @@ from priorloom.files import check_writable, write_atomic
 from priorloom.modality import Case, slug
 from priorloom.parameters import TIMES
 from priorloom.pipeline import Range
-from priorloom.reconstruction import Method, versions
+from priorloom.reconstruction import Method
 from priorloom.registry import Registry
 
 from ..device import on_device
 from ..output import npy_bytes
-from ..tune import _method as row_of
+from ..present import tell
+from ..tune import method_named
 from .shifts import Shift, run_shifts
-from .unrolled import _finite as finite
-from .unrolled import _tell as tell
+from .stability_json import perturbation_file, to_json
 
-SCHEMA = 1
 TRIALS, QUICK_TRIALS = 7, 3
 """Settings of the baseline that are tried on every tuning case."""
 WITHIN = 10.0
@@ -143,7 +140,7 @@ def run_stability(
     """
     check_level(level)
     spent = _budget(QUICK if quick else Budget(), iterations, restarts, plan.seed)
-    method = row_of(plan, name, registry)
+    method = method_named(plan, name, registry)
     registry.factory("pipeline", against)
     record = None if tuned is None else read_chosen(tuned)
     rows = _rows(plan, method, registry)
@@ -275,61 +272,6 @@ def _searches(
     return (mine, theirs), (under(one, mine, theirs), under(two, theirs, mine))
 
 
-def to_json(found: Sequence[CaseStability], seed: int, command: str = "") -> bytes:
-    """The content of ``stability.json``; infinite numbers become null."""
-    document = {
-        "schema": SCHEMA, "command": command, "seed": seed, "versions": dict(versions()),
-        "cases": [_case_json(one) for one in found],
-    }  # fmt: skip
-    return (json.dumps(finite(document), indent=1, allow_nan=False) + "\n").encode()
-
-
-def _case_json(one: CaseStability) -> dict[str, Any]:
-    from .stability_text import paragraph
-
-    largest = one.largest
-    return {
-        "case": one.case, "modality": one.modality, "words": paragraph(one), "noise_std": one.noise_std,
-        "noise_source": one.noise_source, "level": one.level, "noise_norm": one.method.noise, "seed": one.seed,
-        "method": _search_json(one, one.method, one.on_method),
-        "against": _search_json(one, one.against, one.on_against) | {
-            "chosen": one.baseline.standing, "settings": dict(one.baseline.method.settings),
-            "record": None if one.baseline.record is None else one.baseline.record.to_json(),
-        },
-        "ratio_of_largest_amplifications": largest[0] / largest[1] if largest[1] else None,
-        "shifts": [asdict(s) for s in one.shifts],
-        "notes": list(one.notes),
-    }  # fmt: skip
-
-
-def _search_json(one: CaseStability, s: Stability, crossed: float) -> dict[str, Any]:
-    local, worst, draws = s.local, s.worst, s.draws
-    return {
-        "method": s.method, "derivative": s.derivative, "runs": s.runs, "pulls": s.pulls, "seconds": s.seconds,
-        "local": {
-            "lipschitz": local.value, "relative": s.relative(local.value), "error": local.error, "size": local.size,
-            "iterations": local.iterations, "history": list(local.history), "agreement": local.agreement,
-        },
-        "worst": {
-            "amplification": worst.amplification, "relative": s.relative(worst.amplification),
-            "change": worst.change, "in_noise_units": s.in_noise_units, "over_random": s.over_random,
-            "radius": worst.radius, "norm": norm(worst.d), "history": [list(h) for h in worst.history],
-            "seeds": list(worst.seeds), "standing": "at least",
-            "perturbation": _file(one, s),
-        },
-        "under_the_other's": crossed,
-        "random": {
-            "amplification": draws.amplification, "relative": s.relative(draws.amplification),
-            "changes": list(draws.changes), "seed": draws.seed,
-        },
-        "errors": None if s.errors is None else asdict(s.errors),
-    }  # fmt: skip
-
-
-def _file(one: CaseStability, s: Stability) -> str:
-    return f"perturbation-{one.case}-{s.method}.npy"
-
-
 def _publish(
     found: Sequence[CaseStability], cases: Sequence[Case], registry: Registry, out: Path, *, quiet: bool
 ) -> None:
@@ -340,7 +282,7 @@ def _publish(
         if not quiet:
             show(one, registry.modality(one.modality))
         for s in (one.method, one.against):
-            wrote.append(_file(one, s))
+            wrote.append(perturbation_file(one, s))
             write_atomic(out / wrote[-1], npy_bytes(s.worst.d.cpu().numpy()))
     try:
         for name, content in _pictures(found, cases, registry).items():

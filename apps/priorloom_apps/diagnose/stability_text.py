@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -10,7 +12,9 @@ from priorloom.modality import Modality
 
 from ..present import console
 from .shifts import Shift
-from .stability import CaseStability
+
+if TYPE_CHECKING:
+    from .stability import CaseStability
 
 ALIKE = 1.1
 """Two amplifications within this ratio are called about the same: the searches are not more exact."""

@@ -7,8 +7,7 @@ This is what ``priorloom diagnose unrolled`` runs. Every number is of this run o
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +25,7 @@ from priorloom.diagnose.jacobian import Extremes, jacobian_extremes
 from priorloom.diagnose.schedule import Learned, schedule
 from priorloom.diagnose.states import problem_of
 from priorloom.errors import InputError, OutputError
-from priorloom.files import check_writable, write_atomic
+from priorloom.files import check_writable, json_value, write_atomic
 from priorloom.functional import Zero
 from priorloom.modality import Batch, Case
 from priorloom.models import load_card, newest_version
@@ -38,6 +37,7 @@ from priorloom.steps.safeguard import safeguarded
 from priorloom.unrolled import Unrolled
 
 from ..device import on_device
+from ..present import tell
 from .rivals import Rivals, curves, minimiser, own_rivals
 
 SCHEMA = 1
@@ -169,7 +169,7 @@ def diagnose(folder: Path, card: Card, cases: Sequence[Case], plan: Plan, regist
         problem = problem_of(network, batch)
         reference = "truth" if isinstance(problem.prior, Zero) else "minimiser"
         warnings = outside(card.scope, registry.modality(case.modality).describe(case.operator), inner.noise_std or 0.0)
-        _tell(f"{case.name}: errors and seconds of {len(network.layers)} layers and of the classical methods")
+        tell(f"{case.name}: errors and seconds of {len(network.layers)} layers and of the classical methods")
         used = safeguarded(network) if card.safeguarded else network
         on_cases.append(_on_case(used, batch, inner, problem, reference, rivals, tuple(warnings)))
         if not flows:
@@ -237,7 +237,7 @@ def _flows(card: Card, network: Unrolled, batch: Batch, registry: Registry) -> I
         twin = registry.architecture(name, batch.operator, {**settings, "skip": twin_skip})
         networks.append((f"untrained, {label} skips", twin_skip, twin.to(batch.measurement.device)))
     for label, choice, one in networks:
-        _tell(f"gradient flow and Jacobians: {label}")
+        tell(f"gradient flow and Jacobians: {label}")
         extremes = jacobian_extremes(one, batch, lanczos_steps=LANCZOS_STEPS)
         yield Flow(label, choice, gradient_flow(one, batch), extremes)
 
@@ -260,7 +260,7 @@ def to_json(found: Diagnosis, command: str = "") -> bytes:
         "gradient_flow": [_flow_json(f) for f in found.flows],
         "schedule": {"lipschitz": found.lipschitz, "numbers": [asdict(n) for n in found.schedule]},
     }  # fmt: skip
-    return (json.dumps(_finite(document), indent=1, allow_nan=False) + "\n").encode()
+    return (json.dumps(json_value(document), indent=1, allow_nan=False) + "\n").encode()
 
 
 def _case_json(case: OnCase) -> dict[str, Any]:
@@ -307,14 +307,6 @@ def _flow_json(one: Flow) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not -float("inf") < value < float("inf") else value
-
-
 def _publish(found: Diagnosis, out: Path) -> None:
     from .unrolled_table import show
 
@@ -332,7 +324,3 @@ def _publish(found: Diagnosis, out: Path) -> None:
     for name, content in made.items():
         write_atomic(out / name, content)
     print(f"wrote {out}/diagnose.json, {', '.join(made)}")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

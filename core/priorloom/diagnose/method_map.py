@@ -16,7 +16,7 @@ from ..functional import LeastSquares
 from ..modality import Case
 from ..multiples import resolve_multiples
 from ..problem import Problem, Term
-from ..reconstruction import Method, Prepared, _monitor, prepare
+from ..reconstruction import Method, Prepared, monitor_for, prepare
 from ..registry import Registry
 from ..solve import run
 from ..steps.base import State, Step
@@ -108,7 +108,7 @@ class MethodMap:
             try:
                 solution = run(
                     assembly.steps, assembly.problem, n=assembly.solver.max_iterations, tol=assembly.solver.tolerance,
-                    x0=assembly.start, monitor=_monitor(self.pipeline, assembly),
+                    x0=assembly.start, monitor=monitor_for(self.pipeline, assembly),
                 )  # fmt: skip
             finally:
                 if tape is not None:
