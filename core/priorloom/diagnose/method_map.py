@@ -21,8 +21,7 @@ from ..registry import Registry
 from ..solve import run
 from ..steps.base import State, Step
 from .implicit_solve import implicit_solves
-from .states import _tensors as tensors_of
-from .states import mapped
+from .states import mapped, tensors_of
 
 SEGMENT = 16
 """Iterations between two states that are kept of a run; what lies between is computed again."""

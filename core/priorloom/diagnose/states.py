@@ -53,7 +53,7 @@ def states(model: Unrolled, batch: Batch) -> Iterator[State]:
 def images_of(state: State, batch_dimensions: int = 1) -> Images:
     """The tensors of a state that have more than the batch dimensions: images and measurements, not scalars."""
     found: Images = {}
-    for name, value in _tensors(state):
+    for name, value in tensors_of(state):
         if value.ndim > batch_dimensions and (value.is_floating_point() or value.is_complex()):
             found[name] = value
     return found
@@ -102,7 +102,8 @@ def from_real_matrix(matrix: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return made
 
 
-def _tensors(state: State) -> Iterator[tuple[str, Tensor]]:
+def tensors_of(state: State) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a state by name; those of a tuple by their place in it."""
     for f in fields(state):
         value = getattr(state, f.name)
         if isinstance(value, Tensor):
